@@ -1,0 +1,1 @@
+"""Two-model text generation."""

@@ -1,0 +1,1 @@
+"""Entry points over the decoder: fine-tune, align, generate, evaluate. Run from a clone, never installed."""

@@ -1,0 +1,51 @@
+"""The one door of every pipeline: Hydra composes, the pipeline runs, user errors are one line with exit status 2.
+
+Knows nothing about models, tasks or policies.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+class UserError(Exception):
+    """Something that the user can mend. The message is one line: what, where, and what to do."""
+
+
+def fail(message: str) -> None:
+    """Print one line on standard error and leave with status 2."""
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def entry(config_name: str, main: Callable[[DictConfig], None]) -> None:
+    """Compose ``conf/{config_name}.yaml`` with the command line's overrides and run ``main`` on it.
+
+    A ``UserError``, a missing config group and a misspelt key end in one line and status 2.
+    Anything else is a defect and keeps its traceback.
+    """
+
+    def guarded(config: DictConfig) -> None:
+        try:
+            main(config)
+        except UserError as error:
+            fail(str(error))
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    # Makes Hydra raise instead of printing its own abridged trace.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        hydra.main(version_base=None, config_path=str(CONF), config_name=config_name)(guarded)()
+    except (HydraException, OmegaConfBaseException) as error:
+        fail(str(error))
