@@ -1,1 +1,25 @@
-"""Two-model text generation."""
+"""Text generation with two Hugging Face models: a small one drafts, a large one verifies, a policy decides.
+
+>>> out = bild.generate(large, small, input_ids, attention_mask=mask, policy=bild.BigLittle(fallback=0.6, rollback=2.0))
+"""
+
+from bild.api import generate
+from bild.custom import custom_generate
+from bild.policies.big_little import BigLittle
+from bild.policies.single import LargeOnly, SmallOnly
+from bild.trace import write_json_lines
+from bild.types import DecodeOutput, RowStats, TokenTrace
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BigLittle",
+    "DecodeOutput",
+    "LargeOnly",
+    "RowStats",
+    "SmallOnly",
+    "TokenTrace",
+    "custom_generate",
+    "generate",
+    "write_json_lines",
+]

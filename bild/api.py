@@ -1,0 +1,166 @@
+"""The front door: arguments in Hugging Face's terms to one call of the round loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+
+from bild import checks, processors
+from bild.decode import Decoder
+from bild.engine import make_runner
+from bild.policies.base import Policy
+from bild.rows import Request
+from bild.sampling import RowStreams, Sampler
+from bild.types import DecodeOutput
+
+
+@torch.no_grad()
+def generate(
+    large: PreTrainedModel | None,
+    small: PreTrainedModel | None,
+    input_ids: Tensor | None = None,
+    *,
+    policy: Policy,
+    max_new_tokens: int = 128,
+    do_sample: bool = False,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    generation_config: GenerationConfig | None = None,
+    logits_processor: LogitsProcessorList | None = None,
+    stopping_criteria: StoppingCriteriaList | None = None,
+    streamer: Any = None,
+    engine: str = "auto",
+    **encoder_inputs: Any,
+) -> DecodeOutput:
+    """Decode a batch with a large and a small encoder-decoder model.
+
+    ``input_ids`` (B, S) int64 and ``attention_mask`` (B, S), or whatever else the encoders take, by keyword. ``policy``
+    decides who writes (``bild.BigLittle()``, ``bild.LargeOnly()``, ``bild.SmallOnly()``); a model that it does not use
+    may be None. ``max_new_tokens`` >= 1 counts written tokens, EOS included. Sampling: ``temperature`` >= 0 (0 =
+    greedy), ``top_k`` >= 1, ``top_p`` in (0, 1]; ``generator`` is one generator (which gives one seed per row) or one
+    per row. Token ids, lengths and repetition fields come from ``generation_config`` (the large model's by default),
+    sampling fields only from arguments. ``streamer`` as in transformers, for a batch of one: it gets what each round
+    settles. ``engine``: "hf" (transformers' own forward) or "auto".
+
+    Returns a ``DecodeOutput``. Raises ValueError on bad input before any work, and at the first NaN logits, naming model
+    and step.
+    """
+    inputs = {name: value for name, value in encoder_inputs.items() if value is not None}
+    if input_ids is not None:
+        inputs["input_ids"] = input_ids
+    sampler = Sampler(do_sample=do_sample, temperature=temperature, top_k=top_k, top_p=top_p)
+    checks.check_models(large, small, policy)
+    checks.check_mode(policy, sampler)
+    models = _models_in_use(large, small, policy)
+    lead = next(iter(models.values()))
+    config = lead.generation_config if generation_config is None else generation_config
+    checks.check_generation_config(config, given_by_user=generation_config is not None)
+    checks.check_inputs(inputs, models, config.pad_token_id)
+    batch_size = _batch_size(inputs)
+    prompt = torch.full((batch_size, 1), _decoder_start(config), dtype=torch.long, device=lead.device)
+    built = processors.from_config(
+        config,
+        prompt_length=1,
+        max_length=1 + max_new_tokens,
+        eos=list(checks.as_ids(config.eos_token_id)),
+        encoder_input_ids=input_ids,
+    )
+    if logits_processor is not None:
+        built.extend(logits_processor)
+    return decode(
+        models,
+        dict.fromkeys(models, inputs),
+        policy,
+        prompt=prompt,
+        max_new_tokens=max_new_tokens,
+        config=config,
+        sampler=sampler,
+        generator=generator,
+        logits_processor=built,
+        stopping_criteria=stopping_criteria,
+        streamer=streamer,
+        engine=engine,
+    )
+
+
+def decode(
+    models: dict[str, PreTrainedModel],
+    inputs: dict[str, dict[str, Any]],
+    policy: Policy,
+    *,
+    prompt: Tensor,
+    max_new_tokens: int,
+    config: GenerationConfig,
+    sampler: Sampler,
+    generator: torch.Generator | Sequence[torch.Generator] | None,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList | None,
+    streamer: Any,
+    engine: str,
+) -> DecodeOutput:
+    """Prefill the models that take part ("large", "small") and run the loop on (B, P) ``prompt`` tokens."""
+    checks.check_lengths(max_new_tokens, prompt.shape[1], models)
+    if streamer is not None and len(prompt) > 1:
+        raise ValueError(f"a streamer shows one row, the batch holds {len(prompt)}; decode the rows one by one")
+    runners = {name: make_runner(model, engine) for name, model in models.items()}
+    for name, runner in runners.items():
+        runner.prefill(**inputs[name])
+    request = Request(
+        prompt=prompt,
+        max_new_tokens=max_new_tokens,
+        eos_token_ids=checks.as_ids(config.eos_token_id),
+        pad_token_id=_pad(config),
+        sampler=sampler,
+        streams=None if sampler.greedy else RowStreams.of(generator, len(prompt), prompt.device),
+        processors=logits_processor,
+        stopping_criteria=StoppingCriteriaList()
+        if stopping_criteria is None
+        else StoppingCriteriaList(stopping_criteria),
+        on_settled=None if streamer is None else _put_into(streamer),
+    )
+    if streamer is not None:
+        streamer.put(prompt.cpu())
+    sequences, recorder = Decoder(runners.get("large"), runners.get("small"), policy, request).run()
+    if streamer is not None:
+        streamer.end()
+    return DecodeOutput(sequences=sequences, stats=recorder.stats(), trace=recorder.traces())
+
+
+def _models_in_use(
+    large: PreTrainedModel | None, small: PreTrainedModel | None, policy: Policy
+) -> dict[str, PreTrainedModel]:
+    """The models that take part, the large one first."""
+    candidates = {"large": large if policy.uses_large else None, "small": small if policy.uses_small else None}
+    return {name: model for name, model in candidates.items() if model is not None}
+
+
+def _batch_size(inputs: dict[str, Any]) -> int:
+    return next(len(value) for value in inputs.values() if isinstance(value, Tensor))
+
+
+def _decoder_start(config: GenerationConfig) -> int:
+    start = config.bos_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id
+    if start is None:
+        raise ValueError("generation_config has neither decoder_start_token_id nor bos_token_id; set the first of them")
+    return checks.as_ids(start)[0]
+
+
+def _pad(config: GenerationConfig) -> int:
+    """The pad id; EOS where a model has none, as transformers does; 0 where rows only end by length."""
+    if config.pad_token_id is not None:
+        return int(config.pad_token_id)
+    return next(iter(checks.as_ids(config.eos_token_id)), 0)
+
+
+def _put_into(streamer: Any) -> Callable[[Tensor], None]:
+    def put(tokens: Tensor) -> None:
+        if len(tokens) > 0:
+            streamer.put(tokens.cpu())
+
+    return put

@@ -1,0 +1,35 @@
+"""The whole of what the round loop knows about a model."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+
+class Runner(Protocol):
+    """One model at work on a batch of B rows that advance independently.
+
+    The loop's rule: the last written token of a row is never cached before ``extend`` is called with it.
+    """
+
+    @property
+    def lengths(self) -> Tensor:
+        """(B,) int64 tokens cached per row."""
+
+    @property
+    def vocab_size(self) -> int:
+        """V, the width of the head."""
+
+    def prefill(self, **encoder_inputs: Any) -> None:
+        """Start B new rows: run the encoder once and forget whatever was cached."""
+
+    def extend(self, tokens: Tensor, widths: Tensor) -> Tensor:
+        """Feed each row its first ``widths`` tokens, at its own length.
+
+        ``tokens`` (B, W) int64, ``widths`` (B,) int64 in 0..W; a row of width 0 is left alone. Returns logits
+        (B, W, V), meaningless from each row's width on; ``lengths`` grows by ``widths``.
+        """
+
+    def rollback(self, lengths: Tensor) -> None:
+        """Forget what each row holds beyond ``lengths`` (B,), none longer than what is cached."""

@@ -1,0 +1,1 @@
+"""Who has the last word on each token: one small object per system."""

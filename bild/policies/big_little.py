@@ -1,0 +1,70 @@
+"""Big Little Decoder (Kim et al., NeurIPS 2023): fallback and rollback as one policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from bild.policies.fallback import below_fallback
+from bild.policies.rollback import authors_rule, paper_rule
+from bild.types import Draft, Scores, Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class BigLittle:
+    """The small model writes while it is sure; the large model checks, replaces what surprises it, and goes on.
+
+    Raises ValueError on values outside the ranges given here.
+    """
+
+    fallback: float = 0.6
+    """>= 0, a probability: drafting stops where the small model's largest is lower; above 1 = never draft"""
+    rollback: float = 2.0
+    """>= 0, nats: a drafted token whose cross-entropy under the large model is higher may be replaced; inf = never"""
+    draft_length: int = 10
+    """>= 1, tokens drafted in a round at most"""
+    verify_eos: bool = False
+    """verify a draft that ends in EOS; Algorithm 1 lets it end the row as it is"""
+    rule: Literal["paper", "authors"] = "paper"
+    """"paper" = Algorithm 1; "authors" = their published loop, token for token, greedy only"""
+
+    uses_small = True
+    uses_large = True
+
+    def __post_init__(self) -> None:
+        if not self.fallback >= 0:
+            raise ValueError(f"fallback={self.fallback} must be a probability >= 0 (above 1 = never draft)")
+        if not self.rollback >= 0:
+            raise ValueError(f"rollback={self.rollback} must be a number of nats >= 0 (inf = never roll back)")
+        if isinstance(self.draft_length, bool) or self.draft_length != int(self.draft_length) or self.draft_length < 1:
+            raise ValueError(f"draft_length={self.draft_length} must be a whole number >= 1")
+        if self.rule not in ("paper", "authors"):
+            raise ValueError(f"rule={self.rule!r} must be 'paper' or 'authors'")
+        if self.rule == "authors" and self.verify_eos:
+            raise ValueError("rule='authors' never verifies a drafted EOS; use rule='paper' with verify_eos=True")
+
+    @property
+    def max_draft(self) -> int:
+        return 0 if self.fallback > 1 else self.draft_length
+
+    @property
+    def large_first(self) -> bool:
+        return self.rule == "authors"
+
+    @property
+    def verify_full(self) -> bool:
+        return self.rule == "paper"
+
+    def check(self, *, greedy: bool) -> None:
+        if self.rule == "authors" and not greedy:
+            raise ValueError("rule='authors' is greedy only; use rule='paper' or do_sample=False")
+
+    def stop(self, small_probs: Tensor, n_drafted: Tensor) -> Tensor:
+        return below_fallback(small_probs, self.fallback)
+
+    def verify(self, draft: Draft, large: Scores, uniforms: Tensor | None) -> Verdict:
+        if self.rule == "authors":
+            return authors_rule(draft, large, self.rollback)
+        return paper_rule(draft, large, uniforms, self.rollback)

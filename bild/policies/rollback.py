@@ -1,0 +1,71 @@
+"""Rollback: where a draft is too surprising for the large model (BiLD, Kim et al. 2023, section 3.3).
+
+Pure tensor functions; B rows, K drafted tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bild.types import Draft, Scores, Verdict
+
+
+def over_threshold(draft: Draft, large_log_probs: Tensor, rollback: float) -> Tensor:
+    """(B, K) bool: drafted positions whose cross-entropy under the (B, K+1, V) log-probabilities exceeds ``rollback``
+    nats."""
+    width = draft.tokens.shape[1]
+    surprise = -large_log_probs[:, :width].gather(-1, draft.tokens.unsqueeze(-1)).squeeze(-1)
+    return (surprise > rollback) & is_drafted(draft)
+
+
+def is_drafted(draft: Draft) -> Tensor:
+    """(B, K) bool: the columns that hold drafted tokens."""
+    columns = torch.arange(draft.tokens.shape[1], device=draft.tokens.device)
+    return columns < draft.n_drafted.unsqueeze(-1)
+
+
+def first_true(flags: Tensor, otherwise: Tensor) -> Tensor:
+    """(B, K) bool to (B,) int64: the first true column, ``otherwise`` (B,) where there is none."""
+    if flags.shape[1] == 0:
+        return otherwise
+    return torch.where(flags.any(-1), flags.int().argmax(-1), otherwise)
+
+
+def paper_rule(draft: Draft, large: Scores, uniforms: Tensor | None, rollback: float) -> Verdict:
+    """Algorithm 1 of the paper: the first drafted token that is over the threshold, and that the large model would not
+    write itself, is replaced by the large model's token, and what follows it goes. Without one, the large model's next
+    token is appended.
+
+    Greedy and sampling are one rule: the large model's token is its argmax or a draw from its tempered distribution.
+    """
+    width = draft.tokens.shape[1]
+    choice = large.pick(uniforms)
+    over = over_threshold(draft, torch.log_softmax(large.processed, -1), rollback)
+    n_accepted = first_true(over & (choice[:, :width] != draft.tokens), otherwise=draft.n_drafted)
+    return Verdict(
+        n_accepted=n_accepted,
+        next_token=_at(choice, n_accepted),
+        skip_draft=torch.zeros_like(draft.stopped),
+    )
+
+
+def authors_rule(draft: Draft, large: Scores, rollback: float) -> Verdict:
+    """What the authors' published loop does (``T5BiLDModel._greedy_search_body``), greedy only.
+
+    Only the first position over the threshold is examined, on raw logits. If the raw argmax agrees with the draft there,
+    all of it stands and the processed argmax follows; if not, the raw argmax replaces it and the large model goes again.
+    """
+    choice = large.raw.argmax(-1)
+    over = over_threshold(draft, torch.log_softmax(large.raw, -1), rollback)
+    first_over = first_true(over, otherwise=draft.n_drafted)
+    token_there = _at(torch.nn.functional.pad(draft.tokens, (0, 1)), first_over)
+    rolls_back = (first_over < draft.n_drafted) & (_at(choice, first_over) != token_there)
+    n_accepted = torch.where(rolls_back, first_over, draft.n_drafted)
+    next_token = torch.where(rolls_back, _at(choice, n_accepted), _at(large.processed.argmax(-1), n_accepted))
+    return Verdict(n_accepted=n_accepted, next_token=next_token, skip_draft=rolls_back)
+
+
+def _at(values: Tensor, columns: Tensor) -> Tensor:
+    """(B, N) values and (B,) columns to (B,) the value of each row's column."""
+    return values.gather(1, columns.unsqueeze(-1)).squeeze(-1)

@@ -1,0 +1,99 @@
+"""Logits processors: which ones a generation config asks for, and how they meet a draft.
+
+The classes are transformers' own. Sampling fields of the config are not read here: they come from arguments alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessorList
+from transformers.generation import logits_process as lp
+
+Build = Callable[..., Any]
+
+
+def from_config(
+    config: GenerationConfig, *, prompt_length: int, max_length: int, eos: list[int], encoder_input_ids: Tensor | None
+) -> LogitsProcessorList:
+    """The processors that ``config`` asks for, in transformers' order.
+
+    ``prompt_length`` and ``max_length`` count decoder tokens, start included; ``encoder_input_ids`` is (B, S) or None.
+    """
+    built = LogitsProcessorList()
+
+    def add(value: Any, neutral: Any, build: Build) -> None:
+        if value is not None and value != neutral:
+            built.append(build(value))
+
+    device = "cpu" if encoder_input_ids is None else encoder_input_ids.device
+    if encoder_input_ids is not None:
+        add(
+            config.encoder_repetition_penalty,
+            1.0,
+            lambda v: lp.EncoderRepetitionPenaltyLogitsProcessor(penalty=v, encoder_input_ids=encoder_input_ids),
+        )
+    add(config.repetition_penalty, 1.0, lambda v: lp.RepetitionPenaltyLogitsProcessor(penalty=v))
+    add(config.no_repeat_ngram_size, 0, lp.NoRepeatNGramLogitsProcessor)
+    if encoder_input_ids is not None:
+        add(
+            config.encoder_no_repeat_ngram_size,
+            0,
+            lambda v: lp.EncoderNoRepeatNGramLogitsProcessor(v, encoder_input_ids),
+        )
+    add(config.sequence_bias, None, lambda v: lp.SequenceBiasLogitsProcessor(sequence_bias=v))
+    add(config.bad_words_ids, None, lambda v: lp.NoBadWordsLogitsProcessor(v, eos))
+    if eos:
+        add(config.min_length, 0, lambda v: lp.MinLengthLogitsProcessor(v, eos, device=device))
+        add(
+            config.min_new_tokens,
+            0,
+            lambda v: lp.MinNewTokensLengthLogitsProcessor(prompt_length, v, eos, device=device),
+        )
+    add(config.forced_bos_token_id, None, lp.ForcedBOSTokenLogitsProcessor)
+    add(config.forced_eos_token_id, None, lambda v: lp.ForcedEOSTokenLogitsProcessor(max_length, v, device=device))
+    add(
+        config.exponential_decay_length_penalty,
+        None,
+        lambda v: lp.ExponentialDecayLengthPenalty(v, eos, prompt_length),
+    )
+    add(config.suppress_tokens, None, lambda v: lp.SuppressTokensLogitsProcessor(v, device=device))
+    add(
+        config.begin_suppress_tokens,
+        None,
+        lambda v: lp.SuppressTokensAtBeginLogitsProcessor(v, prompt_length, device=device),
+    )
+    if config.remove_invalid_values:
+        built.append(lp.InfNanRemoveLogitsProcessor())
+    return built
+
+
+def process(processors: LogitsProcessorList, raw: Tensor, tokens: Tensor, first: Tensor, positions: Tensor) -> Tensor:
+    """Apply the processors per row and position, each with exactly the tokens that stand before it.
+
+    ``raw`` (B, W, V) logits, ``tokens`` (B, T), ``first`` (B,) tokens before column 0, ``positions`` (B,) columns that
+    count. Returns (B, W, V).
+    """
+    if len(processors) == 0:
+        return raw
+    processed = raw.clone()
+    for row, (start, count) in enumerate(zip(first.tolist(), positions.tolist(), strict=True)):
+        for column in range(count):
+            prefix = tokens[row : row + 1, : start + column]
+            processed[row, column] = processors(prefix, raw[row : row + 1, column])[0]
+    return processed
+
+
+def split_off_warpers(processors: LogitsProcessorList) -> LogitsProcessorList:
+    """The list that transformers prepared, without temperature, top-k and top-p, which the sampler applies itself.
+
+    Raises ValueError on the sampling methods that this decoder does not have.
+    """
+    own = (lp.TemperatureLogitsWarper, lp.TopKLogitsWarper, lp.TopPLogitsWarper)
+    foreign = (lp.MinPLogitsWarper, lp.TypicalLogitsWarper, lp.EpsilonLogitsWarper, lp.EtaLogitsWarper)
+    for processor in processors:
+        if isinstance(processor, foreign):
+            raise ValueError(f"{type(processor).__name__} is not supported; use temperature, top_k and top_p")
+    return LogitsProcessorList([processor for processor in processors if not isinstance(processor, own)])

@@ -1,0 +1,108 @@
+"""Logits to probabilities to tokens, and the random numbers that pick them.
+
+Knows nothing about models, policies or rounds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a token is drawn from processed logits. Raises ValueError on values outside the ranges given here."""
+
+    do_sample: bool = False
+    temperature: float = 1.0
+    """>= 0; 0 means greedy"""
+    top_k: int | None = None
+    """>= 1, or None for the whole vocabulary"""
+    top_p: float | None = None
+    """in (0, 1], or None for the whole distribution"""
+
+    def __post_init__(self) -> None:
+        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
+            raise ValueError(f"temperature={self.temperature} must be a finite number >= 0 (0 = greedy)")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k={self.top_k} must be at least 1, or None for the whole vocabulary")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p} must be in (0, 1], or None for the whole distribution")
+
+    @property
+    def greedy(self) -> bool:
+        return not self.do_sample or self.temperature == 0
+
+    def distribution(self, processed: Tensor) -> Tensor:
+        """(..., V) processed logits to the (..., V) probabilities that tokens are drawn from."""
+        if self.greedy:
+            return torch.nn.functional.one_hot(processed.argmax(-1), processed.shape[-1]).to(processed.dtype)
+        scaled = processed / self.temperature
+        if self.top_k is not None and self.top_k < scaled.shape[-1]:
+            smallest = scaled.topk(self.top_k, dim=-1).values[..., -1:]
+            scaled = scaled.masked_fill(scaled < smallest, -math.inf)
+        if self.top_p is not None and self.top_p < 1:
+            scaled = _keep_nucleus(scaled, self.top_p)
+        return torch.softmax(scaled, dim=-1)
+
+    def pick(self, processed: Tensor, uniforms: Tensor | None) -> Tensor:
+        """(..., V) processed logits to (...) int64 tokens; ``uniforms`` (...) in [0, 1), not needed when greedy."""
+        if self.greedy:
+            return processed.argmax(-1)
+        if uniforms is None:
+            raise ValueError("sampling needs one uniform number per position")
+        return inverse_cdf(self.distribution(processed), uniforms)
+
+
+def _keep_nucleus(logits: Tensor, top_p: float) -> Tensor:
+    """The smallest set of most probable tokens whose mass reaches ``top_p`` stays; the rest becomes -inf."""
+    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+    probs = torch.softmax(ordered, dim=-1)
+    before = probs.cumsum(-1) - probs
+    ordered = ordered.masked_fill(before >= top_p, -math.inf)
+    return torch.empty_like(logits).scatter_(-1, order, ordered)
+
+
+def inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:
+    """The token at which the cumulated probability passes ``uniforms``.
+
+    ``probs`` (..., V), not necessarily summing to exactly 1; ``uniforms`` (...) in [0, 1); returns (...) int64. A token
+    of probability zero is never returned, whatever the rounding.
+    """
+    cumulated = probs.cumsum(-1)
+    total = cumulated[..., -1:]
+    passed = (cumulated <= uniforms.unsqueeze(-1).to(cumulated.dtype) * total).sum(-1)
+    last_possible = (cumulated < total).sum(-1)
+    return torch.minimum(passed, last_possible)
+
+
+class RowStreams:
+    """One stream of random numbers per row, so that a row's numbers do not depend on its neighbours."""
+
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        self._generators = generators
+
+    @classmethod
+    def of(
+        cls, generator: torch.Generator | Sequence[torch.Generator] | None, batch_size: int, device: torch.device
+    ) -> RowStreams:
+        """One generator gives one seed per row and moves on; a sequence of ``batch_size`` is used as it is.
+
+        None takes the seeds from torch's global generator. Raises ValueError on a sequence of another length.
+        """
+        if isinstance(generator, torch.Generator) or generator is None:
+            seeds = torch.randint(
+                2**62, (batch_size,), generator=generator, device=generator.device if generator else "cpu"
+            )
+            return cls([torch.Generator(device).manual_seed(seed) for seed in seeds.tolist()])
+        if len(generator) != batch_size:
+            raise ValueError(f"generator holds {len(generator)} generators for a batch of {batch_size} rows")
+        return cls(list(generator))
+
+    def draw(self, n: int) -> Tensor:
+        """(B, n) float32 in [0, 1): the next n numbers of every row."""
+        return torch.stack([torch.rand(n, generator=g, device=g.device) for g in self._generators])

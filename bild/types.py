@@ -1,0 +1,114 @@
+"""What the parts of the decoder hand to each other: frozen dataclasses, a shape and a unit beside every field.
+
+B rows, K drafted tokens at most in this round, V the vocabulary, T the longest sequence. Knows no model and no policy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from bild.sampling import Sampler
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one model says of some positions. Every view is computed when it is first asked for."""
+
+    raw: Tensor
+    """(..., V) the model's own logits, at least float32."""
+    processed: Tensor
+    """(..., V) the logits after the processors."""
+    sampler: Sampler
+
+    @cached_property
+    def plain(self) -> Tensor:
+        """(..., V) softmax of the processed logits: what thresholds are compared with."""
+        return torch.softmax(self.processed, dim=-1)
+
+    @cached_property
+    def tempered(self) -> Tensor:
+        """(..., V) the distribution that tokens are drawn from: temperature, top-k, top-p; one-hot when greedy."""
+        return self.sampler.distribution(self.processed)
+
+    def pick(self, uniforms: Tensor | None) -> Tensor:
+        """(...) the token that the model writes at each position; ``uniforms`` (...) in [0, 1), unused when greedy."""
+        return self.sampler.pick(self.processed, uniforms)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The small model's proposal of one round."""
+
+    tokens: Tensor
+    """(B, K) int64; columns from ``n_drafted`` on are meaningless."""
+    n_drafted: Tensor
+    """(B,) int64 tokens drafted, the discarded trigger not counted."""
+    stopped: Tensor
+    """(B,) bool, the stop rule ended the draft (and not its cap, an EOS or the length limit)."""
+    confidence: Tensor
+    """(B, K) the largest plain probability of the small model where it wrote the token."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a policy makes of a draft once the large model has seen it."""
+
+    n_accepted: Tensor
+    """(B,) int64 in 0..n_drafted, the drafted tokens that stand."""
+    next_token: Tensor
+    """(B,) int64 what the large model writes after them; -1 = nothing."""
+    skip_draft: Tensor
+    """(B,) bool, the large model writes the next token too, whatever this one was (an EOS does not end the row)."""
+
+
+@dataclass(frozen=True)
+class RowStats:
+    """Counts of one row, the same in any batch."""
+
+    rounds: int
+    """turns of the loop in which the row was open"""
+    drafted: int
+    """tokens that the small model proposed, discarded triggers not counted"""
+    accepted: int
+    """drafted tokens that stand in the output"""
+    rolled_back: int
+    """drafted tokens that verification discarded"""
+    fallbacks: int
+    """draft turns that the stop rule ended"""
+    small_steps: int
+    """passes of the small model in which the row took part"""
+    large_steps: int
+    """passes of the large model in which the row took part"""
+    tokens: int
+    """tokens written, EOS counted; start, prompt and padding not"""
+
+
+@dataclass(frozen=True)
+class TokenTrace:
+    """One token that was written, or drafted and discarded, in the order of writing."""
+
+    token_id: int
+    model: str
+    """"small" or "large": who wrote it."""
+    round: int
+    """0-based round of its row."""
+    confidence: float
+    """the writer's largest plain probability at that position"""
+    reason: str
+    """"draft", "discarded", "fallback", "rollback", "bonus" or "large"; see ``bild.trace``."""
+
+
+@dataclass(frozen=True)
+class DecodeOutput:
+    """What ``bild.generate`` returns."""
+
+    sequences: Tensor
+    """(B, T) int64: decoder start token (or prompt), the written tokens, padding."""
+    stats: list[RowStats]
+    """B entries."""
+    trace: list[list[TokenTrace]]
+    """B lists; the entries that are not "discarded" are the written tokens of ``sequences``."""
