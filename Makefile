@@ -19,8 +19,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[pipelines,dev]"
 	@touch $@
 
+# The whole method on a built-in task: the four commands that you would type for your own.
 demo: install
-	$(BIN)/python -m pipelines.demo
+	$(BIN)/python -m pipelines.finetune model=tiny-large
+	$(BIN)/python -m pipelines.finetune model=tiny-small
+	$(BIN)/python -m pipelines.align
+	$(BIN)/python -m pipelines.evaluate bild.fallback=0.6
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -48,8 +48,8 @@ def generate(
     sampling fields only from arguments. ``streamer`` as in transformers, for a batch of one: it gets what each round
     settles. ``engine``: "hf" (transformers' own forward) or "auto".
 
-    Returns a ``DecodeOutput``. Raises ValueError on bad input before any work, and at the first NaN logits, naming model
-    and step.
+    Returns a ``DecodeOutput``. Raises ValueError on bad input before any work, and at the first NaN logits, naming the
+    model and the step.
     """
     inputs = {name: value for name, value in encoder_inputs.items() if value is not None}
     if input_ids is not None:

@@ -53,8 +53,9 @@ def paper_rule(draft: Draft, large: Scores, uniforms: Tensor | None, rollback: f
 def authors_rule(draft: Draft, large: Scores, rollback: float) -> Verdict:
     """What the authors' published loop does (``T5BiLDModel._greedy_search_body``), greedy only.
 
-    Only the first position over the threshold is examined, on raw logits. If the raw argmax agrees with the draft there,
-    all of it stands and the processed argmax follows; if not, the raw argmax replaces it and the large model goes again.
+    Only the first position over the threshold is examined, on raw logits. If the raw argmax agrees with the draft
+    there, all of it stands and the processed argmax follows; if not, the raw argmax replaces it and the large model
+    goes again.
     """
     choice = large.raw.argmax(-1)
     over = over_threshold(draft, torch.log_softmax(large.raw, -1), rollback)
