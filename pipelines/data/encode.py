@@ -1,0 +1,47 @@
+"""Text to token ids. Knows a task's prefix and lengths and any tokenizer; knows nothing about models or batches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from pipelines.data.task import Task
+
+
+def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task) -> Dataset:
+    """Token ids of every pair, in the same order, not padded.
+
+    Args:
+        dataset: string columns ``source`` and ``target``.
+        tokenizer: appends EOS itself, as T5's and those of ``pipelines.data.vocabulary`` do.
+        task: gives ``prefix``, ``source_length`` and ``target_length`` (tokens, EOS included).
+
+    Returns:
+        ``input_ids`` and ``attention_mask`` of at most ``source_length``, ``labels`` of at most ``target_length``
+        ids. What is too long loses its end, never its EOS.
+    """
+
+    def ids(batch: dict[str, list[str]]) -> dict[str, Any]:
+        sources = [task.prefix + text for text in batch["source"]]
+        encoded = tokenizer(sources, max_length=task.source_length, truncation=True)
+        labels = tokenizer(text_target=batch["target"], max_length=task.target_length, truncation=True)
+        return {
+            "input_ids": encoded["input_ids"],
+            "attention_mask": encoded["attention_mask"],
+            "labels": labels["input_ids"],
+        }
+
+    # Named by content: the library's own hash of a tokenizer object changes after its first use.
+    name = [dataset._fingerprint, tokenizer.backend_tokenizer.to_str(), task.prefix]
+    name += [task.source_length, task.target_length]
+    return dataset.map(
+        ids,
+        batched=True,
+        remove_columns=dataset.column_names,
+        new_fingerprint=hashlib.sha256(json.dumps(name).encode()).hexdigest()[:32],
+        desc="encoding",
+    )
