@@ -10,7 +10,15 @@ from functools import cache
 BE = {"1s": "am", "2s": "are", "3s": "is", "1p": "are", "3p": "are"}
 WAS = {"1s": "was", "2s": "were", "3s": "was", "1p": "were", "3p": "were"}
 DOUBLING = {"run", "get", "swim", "sit", "put", "shut", "forget"}
-THIRD = {"go": "goes", "do": "does", "have": "has", "watch": "watches", "wash": "washes", "fix": "fixes"}
+THIRD = {
+    "go": "goes",
+    "do": "does",
+    "have": "has",
+    "watch": "watches",
+    "wash": "washes",
+    "fix": "fixes",
+    "switch": "switches",
+}
 SHORT = {
     "do not": "don't",
     "does not": "doesn't",

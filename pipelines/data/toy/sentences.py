@@ -99,7 +99,7 @@ def draw_sentence(sampler: Sampler) -> Sentence:
 
 def _finish(text: str, mark: str) -> str:
     """Join marks to their words, start with a capital, end with the mark."""
-    text = re.sub(r"(?: ,)+", ",", text).rstrip(",").strip()
+    text = re.sub(r"(?: ,)+", ",", " ".join(text.split())).rstrip(",").strip()
     return text[0].upper() + text[1:] + mark
 
 

@@ -49,7 +49,7 @@ UNITS = {"Tagen": "days", "Wochen": "weeks", "Monaten": "months", "Jahren": "yea
 TENS = {"zwanzig": "twenty", "dreißig": "thirty", "vierzig": "forty", "fünfzig": "fifty"}
 FIXED = (
     Adverbial("heute", ("today",)),
-    Adverbial("heute Abend", ("tonight", "this evening")),
+    Adverbial("heute Abend", ("tonight", "this evening"), "future"),
     Adverbial("heute Morgen", ("this morning",), "past"),
     Adverbial("gestern", ("yesterday",), "past"),
     Adverbial("gestern Abend", ("last night", "yesterday evening"), "past"),
