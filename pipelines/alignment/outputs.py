@@ -1,0 +1,151 @@
+"""Lets the large model answer every input, shard by shard, alone or shared between processes.
+
+Knows a function that turns token ids into token ids, and the folder of shards. Knows nothing of models or training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from pipelines.alignment.shards import ShardFolder
+from pipelines.cli import UserError
+
+# (input token ids per row, one seed per row) -> written token ids per row, EOS included where it was written
+Decode = Callable[[list[list[int]], list[int]], list[list[int]]]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What is answered: row i is ``texts[i]``, encoded as ``input_ids[i]``."""
+
+    texts: Sequence[str]
+    input_ids: Sequence[list[int]]
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that share the shards. ``barrier`` returns when every process has called it."""
+
+    rank: int = 0
+    world: int = 1
+    barrier: Callable[[], None] = lambda: None
+
+
+def row_seed(seed: int, index: int, sample: int) -> int:
+    """A seed (63 bits) for one output, whatever run, batch or process writes it."""
+    digest = hashlib.sha256(f"{seed}/{index}/{sample}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def write_outputs(
+    folder: ShardFolder,
+    sources: Sources,
+    decode: Decode,
+    detokenize: Callable[[list[list[int]]], list[str]],
+    *,
+    batch_size: int,
+    seed: int,
+    eos_token_ids: Sequence[int],
+    processes: Processes,
+) -> dict[str, int]:
+    """Generate the shards that are missing, wait for those of the other processes, write the manifest.
+
+    Process r answers shards r, r + world, ... Returns the summary: outputs, tokens, empty, cut (counts). Stopped at
+    any point and called again, at most the shard in flight is generated again, with the same rows.
+    """
+    mine = range(processes.rank, folder.plan.shards, processes.world)
+    done = set(folder.finished(mine))
+    processes.barrier()  # from here on, a file that is there is whole
+    todo = [shard for shard in mine if shard not in done]
+    first = processes.rank == 0
+    if first:
+        print(_progress_line(len(done), len(todo), processes.world), flush=True)
+    bar = tqdm(total=sum(map(folder.plan.outputs, todo)), desc="outputs", unit="row", disable=not (first and todo))
+    try:
+        with bar:
+            for shard in todo:
+                rows = _answer(folder, shard, sources, decode, detokenize, batch_size, seed, bar.update)
+                folder.write(shard, rows)
+    except KeyboardInterrupt:
+        print(f"stopped; the finished shards stay in {folder.path}, and the same command continues there", flush=True)
+        raise
+    _wait(folder, first)
+    processes.barrier()
+    summary = summarize(folder, eos_token_ids)
+    if first:
+        folder.finish(summary)
+    processes.barrier()
+    return summary
+
+
+def summarize(folder: ShardFolder, eos_token_ids: Sequence[int]) -> dict[str, int]:
+    """Counts over all outputs: outputs, tokens, empty (no text), cut (ended by the length limit, without an EOS).
+
+    Empty outputs are kept: the small model is to imitate the large one there too. Raises UserError if all are empty.
+    """
+    ends = frozenset(eos_token_ids)
+    counts = {"outputs": 0, "tokens": 0, "empty": 0, "cut": 0}
+    for shard in range(folder.plan.shards):
+        for target, tokens in zip(*folder.columns(shard, ["target", "tokens"]), strict=True):
+            counts["outputs"] += 1
+            counts["tokens"] += len(tokens)
+            counts["empty"] += not target.strip()
+            counts["cut"] += not tokens or tokens[-1] not in ends
+    if counts["empty"] == counts["outputs"]:
+        raise UserError(
+            f"all {counts['outputs']} outputs in {folder.path} are empty, so there is nothing to learn from the large "
+            "model; fine-tune it first, then remove that folder"
+        )
+    return counts
+
+
+def _answer(
+    folder: ShardFolder,
+    shard: int,
+    sources: Sources,
+    decode: Decode,
+    detokenize: Callable[[list[list[int]]], list[str]],
+    batch_size: int,
+    seed: int,
+    advance: Callable[[int], object],
+) -> list[dict[str, Any]]:
+    """The rows of one shard, decoded in batches of like source length, returned in the order of the source."""
+    inputs, samples = folder.plan.inputs(shard), folder.plan.samples
+    texts = sources.texts[inputs.start : inputs.stop]
+    encoded = sources.input_ids[inputs.start : inputs.stop]
+    jobs = [(place, sample) for place in range(len(inputs)) for sample in range(samples)]
+    longest_first = sorted(range(len(jobs)), key=lambda job: -len(encoded[jobs[job][0]]))
+    written: list[list[int]] = [[] for _ in jobs]
+    for start in range(0, len(jobs), batch_size):
+        batch = longest_first[start : start + batch_size]
+        seeds = [row_seed(seed, inputs[jobs[job][0]], jobs[job][1]) for job in batch]
+        for job, tokens in zip(batch, decode([encoded[jobs[job][0]] for job in batch], seeds), strict=True):
+            written[job] = tokens
+        advance(len(batch))
+    return [
+        {"index": inputs[place], "sample": sample, "source": texts[place], "target": target, "tokens": tokens}
+        for (place, sample), target, tokens in zip(jobs, detokenize(written), written, strict=True)
+    ]
+
+
+def _progress_line(done: int, todo: int, world: int) -> str:
+    shared = f" (process 1 of {world}; the others take as many)" if world > 1 else ""
+    if not todo:
+        return f"outputs of the large model: all {done} shards are there{shared}"
+    before = f", {done} are there from before" if done else ""
+    return f"outputs of the large model: {todo} shards to generate{before}{shared}"
+
+
+def _wait(folder: ShardFolder, report: bool) -> None:
+    """Return when every shard has a file. Files, not a barrier: a collective call would time out on long work."""
+    missing = folder.missing()
+    if missing and report:
+        print(f"waiting for the other processes: {len(missing)} shards to go", flush=True)
+    while folder.missing():
+        time.sleep(0.5)

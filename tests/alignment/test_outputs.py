@@ -1,0 +1,166 @@
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from pipelines.alignment.outputs import Processes, row_seed
+from pipelines.cli import UserError
+from tests.alignment import stand_in
+
+
+def files(path):
+    return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+def counting(stop_at=None, error=KeyboardInterrupt):
+    """The stand-in's decode that notes how often each seed (one per output) was asked for, and stops at a call."""
+    seen, calls = Counter(), 0
+
+    def decode(inputs, seeds):
+        nonlocal calls
+        if calls == stop_at:
+            raise error
+        calls += 1
+        seen.update(seeds)
+        return stand_in.decode(inputs, seeds)
+
+    return decode, seen
+
+
+def test_rows_are_the_answers_to_the_sources_in_order(tmp_path):
+    folder, summary = stand_in.fill(tmp_path)
+    dataset, given = folder.dataset(), stand_in.sources(23)
+    assert dataset["index"][:] == [row for row in range(23) for _ in range(2)]
+    assert dataset["sample"][:] == [0, 1] * 23
+    for one in dataset:
+        seed = row_seed(5, one["index"], one["sample"])
+        assert one["tokens"] == stand_in.decode([given.input_ids[one["index"]]], [seed])[0]
+        assert one["source"] == given.texts[one["index"]]
+    assert summary["outputs"] == 46
+    assert summary["tokens"] == sum(map(len, dataset["tokens"]))
+
+
+def test_batches_are_of_like_length(tmp_path):
+    widths = []
+
+    def decode(inputs, seeds):
+        widths.append([len(row) for row in inputs])
+        return stand_in.decode(inputs, seeds)
+
+    stand_in.fill(tmp_path, decode, rows=5, samples=1, batch_size=2)
+    flat = [width for batch in widths for width in batch]
+    assert flat == sorted(flat, reverse=True)
+    assert [len(batch) for batch in widths] == [2, 2, 1]
+
+
+@pytest.mark.parametrize("stop_at", [0, 1, 2, 3, 7, 11, 13])
+def test_interrupted_anywhere_the_rest_is_written_once_and_equal(tmp_path, stop_at, capsys):
+    stand_in.fill(tmp_path / "whole")
+    first, seen_first = counting(stop_at)
+    with pytest.raises(KeyboardInterrupt):
+        stand_in.fill(tmp_path / "stopped", first)
+    assert "the same command continues" in capsys.readouterr().out
+    second, seen_second = counting()
+    stand_in.fill(tmp_path / "stopped", second)
+    assert files(tmp_path / "stopped") == files(tmp_path / "whole")
+    again = {seed for seed in seen_first if seen_second[seed]}
+    assert len(again) <= 5 * 2  # one shard of 5 inputs, 2 samples each
+
+
+def test_killed_and_started_again(tmp_path):
+    stand_in.fill(tmp_path / "whole")
+    command = [sys.executable, "-m", "tests.alignment.stand_in", str(tmp_path / "killed")]
+    assert subprocess.run([*command, "8"], capture_output=True).returncode == -9
+    kept = {name for name in files(tmp_path / "killed") if name.endswith(".parquet")}
+    assert kept == {"shard-00000.parquet", "shard-00001.parquet"}  # 3 batches a shard
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "3 shards to generate, 2 are there from before" in done.stdout
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+def test_two_processes_share_the_shards(tmp_path):
+    stand_in.fill(tmp_path / "alone")
+    # Without a GPU, --multi_gpu is how accelerate starts two plain processes (gloo); --cpu would ask for MPI.
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        "--main_process_port",
+        "0",
+        "-m",
+    ]
+    done = subprocess.run(
+        [*launch, "tests.alignment.stand_in", str(tmp_path / "shared")], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "rank 0 decoded 8 batches" in done.stdout  # shards 0, 2, 4; the last one has 3 inputs
+    assert "rank 1 decoded 6 batches" in done.stdout  # shards 1, 3
+    assert files(tmp_path / "shared") == files(tmp_path / "alone")
+
+
+def test_a_process_waits_for_the_shards_of_the_others(tmp_path, monkeypatch):
+    """Process 1 of 2 writes the other shards while process 0 sleeps between two looks at the folder."""
+    from pipelines.alignment import outputs
+
+    events = []
+
+    def other(_):
+        events.append("slept")
+        monkeypatch.setattr(outputs.time, "sleep", lambda _: None)
+        plan = stand_in.Plan(rows=23, shard_rows=5, samples=2)
+        folder = stand_in.ShardFolder(tmp_path, plan, {"task.source": "abc", "seed": 5})
+        for shard in (1, 3):
+            rows = outputs._answer(
+                folder, shard, stand_in.sources(23), stand_in.decode, stand_in.detokenize, 4, 5, lambda _: None
+            )
+            folder.write(shard, rows)
+
+    monkeypatch.setattr(outputs.time, "sleep", other)
+    stand_in.fill(tmp_path, processes=Processes(0, 2, lambda: None))
+    assert events == ["slept"]
+    assert (tmp_path / "manifest.json").exists()
+
+
+def test_the_batch_size_may_change_between_starts(tmp_path):
+    stand_in.fill(tmp_path / "whole", batch_size=3)
+    decode, _ = counting(stop_at=4)
+    with pytest.raises(KeyboardInterrupt):
+        stand_in.fill(tmp_path / "changed", decode, batch_size=4)
+    stand_in.fill(tmp_path / "changed", batch_size=9)
+    assert files(tmp_path / "changed") == files(tmp_path / "whole")
+
+
+def test_a_finished_folder_is_not_generated_again(tmp_path):
+    _, before = stand_in.fill(tmp_path)
+    decode, seen = counting()
+    _, after = stand_in.fill(tmp_path, decode)
+    assert not seen
+    assert after == before
+
+
+def test_empty_and_cut_outputs_are_kept_and_counted(tmp_path):
+    answers = {0: [stand_in.EOS], 1: [5, 6, 7]}
+
+    def decode(inputs, seeds):
+        return [answers.get(len(row) % 5, [5, stand_in.EOS]) for row in inputs]
+
+    folder, summary = stand_in.fill(tmp_path, decode, samples=1)
+    lengths = [len(row) % 5 for row in stand_in.sources(23).input_ids]
+    assert summary["empty"] == lengths.count(0) > 0
+    assert summary["cut"] == lengths.count(1) > 0
+    assert len(folder.dataset()) == 23
+
+
+def test_only_empty_outputs_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"all 46 outputs .* are empty"):
+        stand_in.fill(tmp_path, lambda inputs, seeds: [[stand_in.EOS]] * len(inputs))
+
+
+def test_seeds_differ_by_row_and_sample_and_fit_torch():
+    seeds = {row_seed(seed, index, sample) for seed in range(3) for index in range(50) for sample in range(3)}
+    assert len(seeds) == 450
+    assert all(0 <= seed < 2**63 for seed in seeds)
