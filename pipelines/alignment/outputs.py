@@ -5,19 +5,27 @@ Knows a function that turns token ids into token ids, and the folder of shards. 
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from pipelines.alignment.shards import ShardFolder
+from pipelines.alignment.shards import Plan, ShardFolder
 from pipelines.cli import UserError
 
-# (input token ids per row, one seed per row) -> written token ids per row, EOS included where it was written
-Decode = Callable[[list[list[int]], list[int]], list[list[int]]]
+
+class Written(Protocol):
+    """One output: its text and its token ids, EOS included where it was written."""
+
+    text: str
+    tokens: list[int]
+
+
+# (input token ids per row, one number per output) -> one output per row. The number is the same whatever run, batch or
+# process writes the output; a decoder that samples makes the output's random stream from it.
+Decode = Callable[[list[list[int]], list[int]], Sequence[Written]]
 
 
 @dataclass(frozen=True)
@@ -37,20 +45,12 @@ class Processes:
     barrier: Callable[[], None] = lambda: None
 
 
-def row_seed(seed: int, index: int, sample: int) -> int:
-    """A seed (63 bits) for one output, whatever run, batch or process writes it."""
-    digest = hashlib.sha256(f"{seed}/{index}/{sample}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
 def write_outputs(
     folder: ShardFolder,
     sources: Sources,
     decode: Decode,
-    detokenize: Callable[[list[list[int]]], list[str]],
     *,
     batch_size: int,
-    seed: int,
     eos_token_ids: Sequence[int],
     processes: Processes,
 ) -> dict[str, int]:
@@ -70,7 +70,7 @@ def write_outputs(
     try:
         with bar:
             for shard in todo:
-                rows = _answer(folder, shard, sources, decode, detokenize, batch_size, seed, bar.update)
+                rows = _answer(folder.plan, shard, sources, decode, batch_size, bar.update)
                 folder.write(shard, rows)
     except KeyboardInterrupt:
         print(f"stopped; the finished shards stay in {folder.path}, and the same command continues there", flush=True)
@@ -106,31 +106,30 @@ def summarize(folder: ShardFolder, eos_token_ids: Sequence[int]) -> dict[str, in
 
 
 def _answer(
-    folder: ShardFolder,
-    shard: int,
-    sources: Sources,
-    decode: Decode,
-    detokenize: Callable[[list[list[int]]], list[str]],
-    batch_size: int,
-    seed: int,
-    advance: Callable[[int], object],
+    plan: Plan, shard: int, sources: Sources, decode: Decode, batch_size: int, advance: Callable[[int], object]
 ) -> list[dict[str, Any]]:
     """The rows of one shard, decoded in batches of like source length, returned in the order of the source."""
-    inputs, samples = folder.plan.inputs(shard), folder.plan.samples
+    inputs, samples = plan.inputs(shard), plan.samples
     texts = sources.texts[inputs.start : inputs.stop]
     encoded = sources.input_ids[inputs.start : inputs.stop]
     jobs = [(place, sample) for place in range(len(inputs)) for sample in range(samples)]
-    longest_first = sorted(range(len(jobs)), key=lambda job: -len(encoded[jobs[job][0]]))
-    written: list[list[int]] = [[] for _ in jobs]
+    longest_first = sorted(jobs, key=lambda job: -len(encoded[job[0]]))
+    written: dict[tuple[int, int], Written] = {}
     for start in range(0, len(jobs), batch_size):
         batch = longest_first[start : start + batch_size]
-        seeds = [row_seed(seed, inputs[jobs[job][0]], jobs[job][1]) for job in batch]
-        for job, tokens in zip(batch, decode([encoded[jobs[job][0]] for job in batch], seeds), strict=True):
-            written[job] = tokens
+        numbers = [inputs[place] * samples + sample for place, sample in batch]
+        outputs = decode([encoded[place] for place, _ in batch], numbers)
+        written.update(zip(batch, outputs, strict=True))
         advance(len(batch))
     return [
-        {"index": inputs[place], "sample": sample, "source": texts[place], "target": target, "tokens": tokens}
-        for (place, sample), target, tokens in zip(jobs, detokenize(written), written, strict=True)
+        {
+            "index": inputs[place],
+            "sample": sample,
+            "source": texts[place],
+            "target": written[place, sample].text,
+            "tokens": written[place, sample].tokens,
+        }
+        for place, sample in jobs
     ]
 
 

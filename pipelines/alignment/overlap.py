@@ -5,15 +5,13 @@ Knows two models and token ids; knows nothing about decoding, files or tasks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
-
-from pipelines.alignment.teacher import pad
 
 BUDGET = 2**27  # logits held at once per model (512 MB in float32)
 
@@ -24,16 +22,18 @@ def overlap(
     small: PreTrainedModel,
     inputs: Sequence[list[int]],
     outputs: Sequence[list[int]],
-    pad_token_id: int,
+    pad: Callable[[list[list[int]]], tuple[Tensor, Tensor]],
     batch_size: int,
+    label: str = "likeness",
 ) -> np.ndarray:
     """Teacher-forced likeness on the large model's own outputs.
 
     Args:
         inputs: N rows of encoder token ids.
         outputs: N rows of written token ids, EOS included, without the decoder start token.
-        pad_token_id: fills up a batch; masked everywhere.
+        pad: rows of token ids to (B, T) ids and (B, T) mask on the models' device.
         batch_size: rows at a time, fewer where outputs are long or vocabularies large.
+        label: of the progress bar.
 
     Returns:
         (N, 3) float64: the sum over the row's positions of sum_v min(p(v), q(v)), the number of positions at which
@@ -44,10 +44,10 @@ def overlap(
     longest = max(map(len, outputs))
     rows_at_once = max(1, min(batch_size, BUDGET // (longest * large.config.vocab_size)))
     order = sorted(range(len(inputs)), key=lambda row: -len(inputs[row]))
-    for start in tqdm(range(0, len(order), rows_at_once), desc="likeness", unit="batch"):
+    for start in tqdm(range(0, len(order), rows_at_once), desc=f"{label}: likeness", unit="batch", leave=False):
         rows = order[start : start + rows_at_once]
-        tokens, mask = pad([outputs[row] for row in rows], pad_token_id, large.device)
-        encoder = pad([inputs[row] for row in rows], pad_token_id, large.device)
+        tokens, mask = pad([outputs[row] for row in rows])
+        encoder = pad([inputs[row] for row in rows])
         large_logits, small_logits = (_logits(model, *encoder, tokens) for model in (large, small))
         result[rows] = _compare(large_logits, small_logits, mask).cpu().numpy()
     return result

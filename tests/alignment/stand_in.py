@@ -11,6 +11,7 @@ import random
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.alignment.outputs import Processes, Sources, write_outputs
@@ -25,25 +26,32 @@ def sources(rows: int) -> Sources:
     return Sources(texts=[" ".join(map(str, row)) for row in ids], input_ids=ids)
 
 
-def decode(inputs: list[list[int]], seeds: list[int]) -> list[list[int]]:
-    return [[token + seed % 7 for token in row[:-1]] + [EOS] for row, seed in zip(inputs, seeds, strict=True)]
+@dataclass
+class Written:
+    tokens: list[int]
+
+    @property
+    def text(self) -> str:
+        return " ".join(map(str, self.tokens[:-1]))
 
 
-def detokenize(rows: list[list[int]]) -> list[str]:
-    return [" ".join(map(str, row[:-1])) for row in rows]
+def answer(row: list[int], number: int) -> list[int]:
+    return [token + number % 7 for token in row[:-1]] + [EOS]
 
 
-def fill(path: Path, decode=decode, processes=None, rows=23, batch_size=4, samples=2, seed=5, **identity):
+def decode(inputs: list[list[int]], numbers: list[int]) -> list[Written]:
+    return [Written(answer(row, number)) for row, number in zip(inputs, numbers, strict=True)]
+
+
+def fill(path: Path, decode=decode, processes=None, rows=23, batch_size=4, samples=2):
     """Write the stand-in's outputs; returns the folder and the summary."""
     plan = Plan(rows=rows, shard_rows=5, samples=samples)
-    folder = ShardFolder(path, plan, {"task.source": "abc", "seed": seed, **identity})
+    folder = ShardFolder(path, plan, {"task.source": "abc"})
     summary = write_outputs(
         folder,
         sources(rows),
         decode,
-        detokenize,
         batch_size=batch_size,
-        seed=seed,
         eos_token_ids=[EOS],
         processes=Processes() if processes is None else processes,
     )
@@ -58,13 +66,13 @@ def main() -> None:
     kill_at = int(sys.argv[2]) if len(sys.argv) > 2 else None
     calls = 0
 
-    def counted(inputs, seeds):
+    def counted(inputs, numbers):
         nonlocal calls
         if calls == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         calls += 1
         time.sleep(0.05 * processes.rank)  # the processes do not end together
-        return decode(inputs, seeds)
+        return decode(inputs, numbers)
 
     fill(Path(sys.argv[1]), counted, processes)
     print(f"rank {processes.rank} decoded {calls} batches", flush=True)

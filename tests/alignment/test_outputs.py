@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from pipelines.alignment.outputs import Processes, row_seed
+from pipelines.alignment.outputs import Processes
 from pipelines.cli import UserError
 from tests.alignment import stand_in
 
@@ -14,16 +14,16 @@ def files(path):
 
 
 def counting(stop_at=None, error=KeyboardInterrupt):
-    """The stand-in's decode that notes how often each seed (one per output) was asked for, and stops at a call."""
+    """The stand-in's decode that notes how often each output was asked for, and stops at a call."""
     seen, calls = Counter(), 0
 
-    def decode(inputs, seeds):
+    def decode(inputs, numbers):
         nonlocal calls
         if calls == stop_at:
             raise error
         calls += 1
-        seen.update(seeds)
-        return stand_in.decode(inputs, seeds)
+        seen.update(numbers)
+        return stand_in.decode(inputs, numbers)
 
     return decode, seen
 
@@ -34,8 +34,8 @@ def test_rows_are_the_answers_to_the_sources_in_order(tmp_path):
     assert dataset["index"][:] == [row for row in range(23) for _ in range(2)]
     assert dataset["sample"][:] == [0, 1] * 23
     for one in dataset:
-        seed = row_seed(5, one["index"], one["sample"])
-        assert one["tokens"] == stand_in.decode([given.input_ids[one["index"]]], [seed])[0]
+        number = 2 * one["index"] + one["sample"]
+        assert one["tokens"] == stand_in.answer(given.input_ids[one["index"]], number)
         assert one["source"] == given.texts[one["index"]]
     assert summary["outputs"] == 46
     assert summary["tokens"] == sum(map(len, dataset["tokens"]))
@@ -44,9 +44,9 @@ def test_rows_are_the_answers_to_the_sources_in_order(tmp_path):
 def test_batches_are_of_like_length(tmp_path):
     widths = []
 
-    def decode(inputs, seeds):
+    def decode(inputs, numbers):
         widths.append([len(row) for row in inputs])
-        return stand_in.decode(inputs, seeds)
+        return stand_in.decode(inputs, numbers)
 
     stand_in.fill(tmp_path, decode, rows=5, samples=1, batch_size=2)
     flat = [width for batch in widths for width in batch]
@@ -64,7 +64,7 @@ def test_interrupted_anywhere_the_rest_is_written_once_and_equal(tmp_path, stop_
     second, seen_second = counting()
     stand_in.fill(tmp_path / "stopped", second)
     assert files(tmp_path / "stopped") == files(tmp_path / "whole")
-    again = {seed for seed in seen_first if seen_second[seed]}
+    again = {number for number in seen_first if seen_second[number]}
     assert len(again) <= 5 * 2  # one shard of 5 inputs, 2 samples each
 
 
@@ -112,11 +112,9 @@ def test_a_process_waits_for_the_shards_of_the_others(tmp_path, monkeypatch):
         events.append("slept")
         monkeypatch.setattr(outputs.time, "sleep", lambda _: None)
         plan = stand_in.Plan(rows=23, shard_rows=5, samples=2)
-        folder = stand_in.ShardFolder(tmp_path, plan, {"task.source": "abc", "seed": 5})
+        folder = stand_in.ShardFolder(tmp_path, plan, {"task.source": "abc"})
         for shard in (1, 3):
-            rows = outputs._answer(
-                folder, shard, stand_in.sources(23), stand_in.decode, stand_in.detokenize, 4, 5, lambda _: None
-            )
+            rows = outputs._answer(plan, shard, stand_in.sources(23), stand_in.decode, 4, lambda _: None)
             folder.write(shard, rows)
 
     monkeypatch.setattr(outputs.time, "sleep", other)
@@ -145,8 +143,8 @@ def test_a_finished_folder_is_not_generated_again(tmp_path):
 def test_empty_and_cut_outputs_are_kept_and_counted(tmp_path):
     answers = {0: [stand_in.EOS], 1: [5, 6, 7]}
 
-    def decode(inputs, seeds):
-        return [answers.get(len(row) % 5, [5, stand_in.EOS]) for row in inputs]
+    def decode(inputs, numbers):
+        return [stand_in.Written(answers.get(len(row) % 5, [5, stand_in.EOS])) for row in inputs]
 
     folder, summary = stand_in.fill(tmp_path, decode, samples=1)
     lengths = [len(row) % 5 for row in stand_in.sources(23).input_ids]
@@ -157,10 +155,4 @@ def test_empty_and_cut_outputs_are_kept_and_counted(tmp_path):
 
 def test_only_empty_outputs_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"all 46 outputs .* are empty"):
-        stand_in.fill(tmp_path, lambda inputs, seeds: [[stand_in.EOS]] * len(inputs))
-
-
-def test_seeds_differ_by_row_and_sample_and_fit_torch():
-    seeds = {row_seed(seed, index, sample) for seed in range(3) for index in range(50) for sample in range(3)}
-    assert len(seeds) == 450
-    assert all(0 <= seed < 2**63 for seed in seeds)
+        stand_in.fill(tmp_path, lambda inputs, numbers: [stand_in.Written([stand_in.EOS])] * len(inputs))

@@ -1,0 +1,143 @@
+"""What alignment changed: one small model before and after, against the same large model on the same rows.
+
+Knows models, decoded rows and statistics; knows nothing about training, files or tables. Every difference comes with a
+paired bootstrap interval over the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+import bild
+from bild.policies.base import Policy
+from pipelines.alignment.overlap import overlap
+from pipelines.evaluation.decode import Decoder, Decoding, decode_rows
+from pipelines.evaluation.rows import DecodedRow
+from pipelines.evaluation.scoring import HEADLINE, Interval, aggregate, paired_bootstrap, row_statistics
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The rows of the comparison, N of them."""
+
+    inputs: Sequence[list[int]]
+    """encoder token ids"""
+    references: Sequence[str]
+    metric: str
+    """"bleu" or "rouge" """
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One small model, row by row. Each array has N rows and is turned into a figure by a function of its rows."""
+
+    counts: np.ndarray
+    """(N, 4) of decoding with the policy: accepted, drafted, tokens, large steps"""
+    likeness: np.ndarray
+    """(N, 3) as ``overlap`` returns it"""
+    quality: np.ndarray
+    """(N, k) statistics of the texts that the small model writes alone, as ``row_statistics`` returns them"""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number before and after; NaN where there is nothing to divide by (no draft, no large step)."""
+
+    label: str
+    before: float
+    after: float
+    difference: Interval
+    """after - before with its 95 % interval"""
+
+
+class Comparison:
+    """The large model's side, decoded once, and ``measure`` for each small model."""
+
+    def __init__(
+        self,
+        large: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        decoding: Decoding,
+        policy: Policy,
+        examples: Examples,
+        batch_size: int,
+    ) -> None:
+        self._large = large
+        self._tokenizer = tokenizer
+        self._decoding = decoding
+        self._policy = policy
+        self._examples = examples
+        self._batch_size = batch_size
+        self._large_rows = self._decode(None, bild.LargeOnly(), "large alone")
+
+    @property
+    def large_quality(self) -> float:
+        """Headline score of the large model alone on the same rows."""
+        return _score(self._examples.metric, self._texts_statistics(self._large_rows))
+
+    def measure(self, small: PreTrainedModel, label: str) -> Measured:
+        """Decode with the policy and alone, and compare the two models on the large one's outputs."""
+        with_policy = self._decode(small, self._policy, f"{label}: with the policy")
+        alone = self._decode(small, bild.SmallOnly(), f"{label}: small alone")
+        pad = Decoder(self._large, small, self._tokenizer, self._decoding).pad
+        outputs = [row.tokens for row in self._large_rows]
+        stats = [row.stats for row in with_policy]
+        return Measured(
+            counts=np.array([[s.accepted, s.drafted, s.tokens, s.large_steps] for s in stats], dtype=np.float64),
+            likeness=overlap(self._large, small, self._examples.inputs, outputs, pad, self._batch_size, label),
+            quality=self._texts_statistics(alone),
+        )
+
+    def _decode(self, small: PreTrainedModel | None, policy: Policy, label: str) -> list[DecodedRow]:
+        decoder = Decoder(self._large, small, self._tokenizer, self._decoding)
+        return decode_rows(decoder, policy, self._examples.inputs, self._batch_size, None, label)
+
+    def _texts_statistics(self, rows: Sequence[DecodedRow]) -> np.ndarray:
+        return row_statistics(self._examples.metric, [row.text for row in rows], self._examples.references)
+
+
+def figures(before: Measured, after: Measured, metric: str, seed: int) -> dict[str, Figure]:
+    """The five figures of an alignment by name; ``seed`` makes the intervals repeatable."""
+
+    def figure(label: str, part: str, value: Callable[[np.ndarray], float]) -> Figure:
+        old, new = getattr(before, part), getattr(after, part)
+        difference = paired_bootstrap(old, new, lambda ours, theirs: value(theirs) - value(ours), seed)
+        return Figure(label, value(old), value(new), difference)
+
+    return {
+        "acceptance": figure("acceptance (accepted / drafted)", "counts", _ratio(0, 1)),
+        "mean_accepted_length": figure("mean accepted length (tokens / large step)", "counts", _ratio(2, 3)),
+        "overlap": figure("alpha (mean of sum min(p, q))", "likeness", _ratio(0, 2)),
+        "agreement": figure("same greedy choice as the large model", "likeness", _ratio(1, 2)),
+        "quality": figure(f"small alone, {HEADLINE[metric]}", "quality", lambda rows: _score(metric, rows)),
+    }
+
+
+def as_json(figure: Figure) -> dict[str, Any]:
+    """A figure with null in place of NaN."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(one) for key, one in value.items()}
+        return None if isinstance(value, float) and np.isnan(value) else value
+
+    return plain(asdict(figure))
+
+
+def _ratio(above: int, below: int) -> Callable[[np.ndarray], float]:
+    """A ratio of two columns' sums, NaN for 0 / 0 and x / 0."""
+
+    def value(rows: np.ndarray) -> float:
+        total = rows.sum(0)
+        return float(total[above] / total[below]) if total[below] > 0 else float("nan")
+
+    return value
+
+
+def _score(metric: str, rows: np.ndarray) -> float:
+    return aggregate(metric, rows)[HEADLINE[metric]]

@@ -1,0 +1,71 @@
+"""The comparison for people (a table and a verdict) and for programs (JSON).
+
+Knows figures and names; knows nothing about models or how the figures came about.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.alignment.comparison import Figure
+
+SCHEMA = 1
+
+
+def table(figures: dict[str, Figure], title: str) -> Table:
+    """One row per figure: before, after, and the difference with its 95 % interval."""
+    result = Table(title=title, title_justify="left", caption_justify="left")
+    result.add_column("")
+    for heading in ("before", "after", "change", "95 % interval"):
+        result.add_column(heading, justify="right", no_wrap=True)
+    for figure in figures.values():
+        change = figure.difference
+        interval = f"{_number(change.low, '+')} to {_number(change.high, '+')}"
+        result.add_row(
+            figure.label, _number(figure.before), _number(figure.after), _number(change.value, "+"), interval
+        )
+    return result
+
+
+def verdict(figure: Figure, name: str) -> str:
+    """One line: rose, fell, or not to be told apart from chance on these rows."""
+    low, high = figure.difference.low, figure.difference.high
+    if math.isnan(low) or math.isnan(high):
+        return f"{name} is unknown: nothing was drafted in some of the resampled rows"
+    if low > 0:
+        return f"{name} rose"
+    if high < 0:
+        return f"{name} fell"
+    return (
+        f"{name} did not change clearly: the interval holds 0; compare more rows (align.report_limit) or train longer"
+    )
+
+
+def show(figures: dict[str, Figure], title: str) -> None:
+    """Print the table and the verdicts on what alignment is for."""
+    # Wide enough for the table where the output is no terminal.
+    console = Console(width=None if Console().is_terminal else 120, highlight=False)
+    console.print(table(figures, title))
+    for name in ("overlap", "acceptance"):
+        console.print(verdict(figures[name], {"overlap": "alpha"}.get(name, name)), markup=False)
+
+
+def write(content: dict[str, Any], path: Path) -> None:
+    """Write a result; the file appears when it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    partial.write_text(json.dumps({"schema": SCHEMA, **content}, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _number(value: float, sign: str = "") -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:{sign}.2f}" if abs(value) >= 10 else f"{value:{sign}.3f}"

@@ -1,0 +1,117 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+import bild
+from pipelines.alignment import report
+from pipelines.alignment.comparison import Comparison, Examples, Figure, Measured, as_json, figures
+from pipelines.data.vocabulary import train_tokenizer
+from pipelines.evaluation.decode import Decoding
+from pipelines.evaluation.scoring import Interval
+from tests.bild.models import tiny_t5
+
+SOURCES = ["ein roter Hund", "zwei Katzen im Haus", "der Mann", "sie singt ein Lied", "das alte Auto fährt"]
+
+
+def measured(accepted, drafted=10, tokens=12, large_steps=4, common=0.5, same=6.0, positions=12.0, score=20.0):
+    """Four equal rows."""
+    return Measured(
+        counts=np.array([[accepted, drafted, tokens, large_steps]] * 4, dtype=float),
+        likeness=np.array([[common * positions, same, positions]] * 4),
+        quality=np.full((4, 4), score),  # ROUGE: a mean of rows
+    )
+
+
+def test_figures_follow_their_definitions():
+    found = figures(measured(5), measured(8, tokens=16, common=0.75, same=9.0, score=30.0), "rouge", seed=0)
+    values = {name: (figure.before, figure.after) for name, figure in found.items()}
+    assert values == {
+        "acceptance": (0.5, 0.8),
+        "mean_accepted_length": (3.0, 4.0),
+        "overlap": (0.5, 0.75),
+        "agreement": (0.5, 0.75),
+        "quality": (20.0, 30.0),
+    }
+    # Equal rows leave nothing to resample: the interval is the difference.
+    assert found["acceptance"].difference == Interval(*[pytest.approx(0.3)] * 3)
+    assert found["quality"].label == "small alone, rougeLsum"
+
+
+def test_rows_are_weighted_by_their_counts():
+    before = measured(0)
+    counts = np.array([[1, 1, 2, 1], [0, 9, 9, 9]], dtype=float)
+    after = Measured(counts=counts, likeness=before.likeness[:2], quality=before.quality[:2])
+    both = Measured(counts=counts * 0 + 1, likeness=before.likeness[:2], quality=before.quality[:2])
+    assert figures(both, after, "rouge", seed=0)["acceptance"].after == pytest.approx(1 / 10)
+
+
+def test_nothing_drafted_is_null_not_zero():
+    found = figures(measured(0, drafted=0), measured(5), "rouge", seed=0)["acceptance"]
+    assert math.isnan(found.before)
+    content = as_json(found)
+    assert content["before"] is None
+    assert content["after"] == 0.5
+    assert content["difference"]["value"] is None
+    assert json.dumps(content, allow_nan=False)
+    assert "unknown" in report.verdict(found, "acceptance")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"), [(0.01, 0.2, "rose"), (-0.2, -0.01, "fell"), (-0.1, 0.1, "did not change clearly")]
+)
+def test_the_verdict_follows_the_interval(low, high, words):
+    figure = Figure("", 0.5, 0.6, Interval((low + high) / 2, low, high))
+    assert report.verdict(figure, "alpha").startswith(f"alpha {words}")
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    tokenizer = train_tokenizer(SOURCES, 300)
+    large = tiny_t5(0, vocab=len(tokenizer))
+    encoded = tokenizer(SOURCES)["input_ids"]
+    examples = Examples(encoded, ["ein Hund"] * len(SOURCES), "bleu")
+    decoding = Decoding(max_new_tokens=12)
+    policy = bild.BigLittle(fallback=0.0, rollback=1.0)
+    return large, Comparison(large, tokenizer, decoding, policy, examples, batch_size=3)
+
+
+def test_a_copy_of_the_large_model_is_the_perfect_draft(comparison):
+    large, compare = comparison
+    before = compare.measure(tiny_t5(5, vocab=large.config.vocab_size), "before")
+    after = compare.measure(large, "after")
+    found = figures(before, after, "bleu", seed=0)
+    assert found["acceptance"].after == 1
+    assert found["overlap"].after == pytest.approx(1, abs=1e-5)
+    assert found["agreement"].after == 1
+    assert found["quality"].after == pytest.approx(compare.large_quality)
+    for name in ("acceptance", "overlap", "agreement"):
+        assert found[name].before < 1
+        assert found[name].difference.low > 0
+
+
+def test_measuring_twice_gives_the_same_figures(comparison):
+    large, compare = comparison
+    small = tiny_t5(1, vocab=large.config.vocab_size, like=large)
+    one, other = compare.measure(small, "one"), compare.measure(small, "other")
+    np.testing.assert_array_equal(one.counts, other.counts)
+    found = figures(one, other, "bleu", seed=0)
+    assert all(figure.difference.value == 0 for figure in found.values())
+
+
+def test_the_table_shows_every_figure_and_a_dash_for_nothing(capsys):
+    report.show(figures(measured(0, drafted=0), measured(5), "rouge", seed=0), "title")
+    shown = capsys.readouterr().out
+    for words in ("acceptance", "mean accepted length", "alpha", "greedy choice", "small alone, rougeLsum"):
+        assert words in shown
+    line = next(line for line in shown.splitlines() if "accepted / drafted" in line)
+    assert " - " in line
+    assert "0.500" in line
+
+
+def test_a_result_is_written_whole(tmp_path):
+    path = tmp_path / "results" / "align.json"
+    report.write({"name": "x"}, path)
+    assert json.loads(path.read_text()) == {"schema": 1, "name": "x"}
+    assert [file.name for file in path.parent.iterdir()] == ["align.json"]
