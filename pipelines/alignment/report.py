@@ -1,22 +1,16 @@
-"""The comparison for people (a table and a verdict) and for programs (JSON).
+"""The comparison for people: a table and a verdict.
 
 Knows figures and names; knows nothing about models or how the figures came about.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
-from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from pipelines.alignment.comparison import Figure
-
-SCHEMA = 1
 
 
 def table(figures: dict[str, Figure], title: str) -> Table:
@@ -55,14 +49,6 @@ def show(figures: dict[str, Figure], title: str) -> None:
     console.print(table(figures, title))
     for name in ("overlap", "acceptance"):
         console.print(verdict(figures[name], {"overlap": "alpha"}.get(name, name)), markup=False)
-
-
-def write(content: dict[str, Any], path: Path) -> None:
-    """Write a result; the file appears when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    partial.write_text(json.dumps({"schema": SCHEMA, **content}, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _number(value: float, sign: str = "") -> str:

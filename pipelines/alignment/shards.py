@@ -19,9 +19,8 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from pipelines.cli import UserError
+from pipelines.training import manifest
 
-MANIFEST = "manifest.json"
-FORMAT = 1
 _KEY = b"alignment"
 SCHEMA = pa.schema(
     [
@@ -95,7 +94,7 @@ class ShardFolder:
         footer = {_KEY: json.dumps(self.identity, sort_keys=True).encode()}
         table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(footer))
         final = self.file(shard)
-        partial = final.with_name(f"{final.name}.{os.getpid()}.tmp")
+        partial = final.with_name(f".{final.name}.{os.getpid()}.tmp")
         try:
             with open(partial, "wb") as stream:
                 pq.write_table(table, stream, compression="zstd")
@@ -108,17 +107,11 @@ class ShardFolder:
             partial.unlink(missing_ok=True)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Write the manifest (identity, summary, rows and sha256 per shard): the folder is complete."""
-        for leftover in self.path.glob("shard-*.tmp"):  # of runs that were killed
+        """Write the manifest (identity, summary, rows and SHA-256 per shard): the folder is complete."""
+        for leftover in self.path.glob(".shard-*.tmp"):  # of runs that were killed
             leftover.unlink(missing_ok=True)
-        shards = [
-            {"file": self.file(shard).name, "rows": self.plan.outputs(shard), "sha256": sha256(self.file(shard))}
-            for shard in range(self.plan.shards)
-        ]
-        content = {"format": FORMAT, "identity": self.identity, "summary": summary, "shards": shards}
-        partial = self.path / f"{MANIFEST}.{os.getpid()}.tmp"
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, self.path / MANIFEST)
+        rows = {self.file(shard).name: self.plan.outputs(shard) for shard in range(self.plan.shards)}
+        manifest.write(self.path, identity=self.identity, summary=summary, rows=rows)
 
     def columns(self, shard: int, names: list[str]) -> list[list[Any]]:
         """Some columns of one shard, in the order of the source, then of the sample."""
@@ -131,17 +124,13 @@ class ShardFolder:
         return Dataset(pa.concat_tables(tables).replace_schema_metadata(None))
 
     def _recorded(self) -> dict[str, str]:
-        """File name -> sha256 from the manifest; empty if there is none yet."""
-        manifest = self.path / MANIFEST
-        if not manifest.exists():
-            return {}
+        """File name -> SHA-256 from the manifest; empty if there is none, or none that can be read."""
         try:
-            content = json.loads(manifest.read_text(encoding="utf-8"))
-            identity, shards = content["identity"], content["shards"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{manifest} is not a manifest of this program; remove it and start again") from error
-        _refuse_other(identity, self.identity, self.path)
-        return {shard["file"]: shard["sha256"] for shard in shards}
+            found = manifest.read(self.path)
+        except manifest.IncompleteError:
+            return {}
+        _refuse_other(found.get("identity", {}), self.identity, self.path)
+        return {name: file["sha256"] for name, file in found["files"].items()}
 
 
 def sha256(file: Path) -> str:

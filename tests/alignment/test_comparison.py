@@ -108,10 +108,3 @@ def test_the_table_shows_every_figure_and_a_dash_for_nothing(capsys):
     line = next(line for line in shown.splitlines() if "accepted / drafted" in line)
     assert " - " in line
     assert "0.500" in line
-
-
-def test_a_result_is_written_whole(tmp_path):
-    path = tmp_path / "results" / "align.json"
-    report.write({"name": "x"}, path)
-    assert json.loads(path.read_text()) == {"schema": 1, "name": "x"}
-    assert [file.name for file in path.parent.iterdir()] == ["align.json"]

@@ -65,10 +65,11 @@ def test_equals_a_prefix_by_prefix_computation(pair):
     for row, (source, tokens) in enumerate(zip(INPUTS, outputs, strict=True)):
         for position, token in enumerate(tokens):
             before = torch.tensor([[START, *tokens[:position]]])
-            probs = [
-                model(input_ids=torch.tensor([source]), decoder_input_ids=before).logits[0, -1].softmax(-1)
-                for model in (large, small)
-            ]
+            with torch.no_grad():
+                probs = [
+                    model(input_ids=torch.tensor([source]), decoder_input_ids=before).logits[0, -1].softmax(-1)
+                    for model in (large, small)
+                ]
             # The large model wrote its own best token, so agreeing with it is agreeing with the text.
             expected[row] += [float(torch.minimum(*probs).sum()), float(probs[1].argmax() == token), 1]
     for batch_size in (1, 3, 4):

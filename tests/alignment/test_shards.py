@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pipelines.alignment import shards
 from pipelines.alignment.shards import Plan, ShardFolder
 from pipelines.cli import UserError
+from pipelines.training import manifest
 
 IDENTITY = {"task.source": "abc", "align.temperature": 0.0}
 
@@ -42,12 +43,12 @@ def test_rows_come_back_in_order_with_their_tokens(tmp_path):
 
 def test_the_manifest_lists_rows_and_hashes_and_nothing_partial_stays(tmp_path):
     folder = folder_with_two_shards(tmp_path)
-    (folder.path / "shard-00001.parquet.999.tmp").write_bytes(b"of a killed run")
+    (folder.path / ".shard-00001.parquet.999.tmp").write_bytes(b"of a killed run")
     folder.finish({"outputs": 3})
-    manifest = json.loads((folder.path / "manifest.json").read_text())
-    assert manifest["identity"] == IDENTITY
-    assert [shard["rows"] for shard in manifest["shards"]] == [2, 1]
-    assert manifest["shards"][0]["sha256"] == shards.sha256(folder.file(0))
+    written = json.loads((folder.path / "manifest.json").read_text())
+    assert written["identity"] == IDENTITY
+    assert written["rows"] == {"shard-00000.parquet": 2, "shard-00001.parquet": 1}
+    assert written["files"]["shard-00000.parquet"]["sha256"] == shards.sha256(folder.file(0))
     assert sorted(file.name for file in folder.path.iterdir()) == [
         "manifest.json",
         "shard-00000.parquet",
@@ -106,8 +107,16 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_foreign_manifest_is_refused(tmp_path):
-    (tmp_path / "manifest.json").write_text("[]")
+def test_the_manifest_of_something_else_is_refused(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    manifest.write(tmp_path, identity={"train.seed": 0})
     folder = ShardFolder(tmp_path, Plan(rows=1, shard_rows=1, samples=1), IDENTITY)
-    with pytest.raises(UserError, match="not a manifest of this program"):
+    with pytest.raises(UserError, match=r"train\.seed \(0 there, None now\)"):
         folder.finished([0])
+
+
+def test_without_its_manifest_a_folder_continues_from_the_shards(tmp_path):
+    folder = folder_with_two_shards(tmp_path)
+    folder.finish({})
+    (folder.path / "manifest.json").write_text("{")
+    assert folder.finished(range(2)) == [0, 1]
