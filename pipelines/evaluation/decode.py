@@ -1,0 +1,178 @@
+"""A whole split through the decoder: batched, sorted by length, with progress, resumable chunk by chunk.
+
+Knows models, a tokenizer, texts and a policy; knows nothing about scores or time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+import bild
+from bild.policies.base import Policy
+from pipelines.cli import UserError
+from pipelines.data.task import Task
+from pipelines.evaluation.rows import DecodedRow, kept_tokens
+from pipelines.evaluation.store import ChunkStore
+
+CHUNK = 64  # rows, rounded up to whole batches: what a killed run loses at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How texts are written, apart from models and policy. Equal for all methods that are compared."""
+
+    max_new_tokens: int
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = 0
+    """each row has its own random stream, made from this and the row's index"""
+    engine: str = "auto"
+
+
+class Decoder:
+    """Two models with what they share: rows of token ids in, ``DecodedRow``s out."""
+
+    def __init__(
+        self,
+        large: PreTrainedModel | None,
+        small: PreTrainedModel | None,
+        tokenizer: PreTrainedTokenizerBase,
+        decoding: Decoding,
+    ) -> None:
+        self._models = (large, small)
+        self._tokenizer = tokenizer
+        self.decoding = decoding
+        self.device = next(model.device for model in (large, small) if model is not None)
+
+    def pad(self, inputs: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+        """Rows of token ids as ``input_ids`` and ``attention_mask``, (B, S) int64 on the models' device."""
+        width = max(map(len, inputs))
+        ids = torch.full((len(inputs), width), self._tokenizer.pad_token_id, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, tokens in enumerate(inputs):
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = 1
+        return ids.to(self.device), mask.to(self.device)
+
+    def run(self, policy: Policy, ids: Tensor, mask: Tensor, rows: Sequence[int]) -> bild.DecodeOutput:
+        """Decode a batch; ``rows`` are the examples' indices in the split, from which the random streams are made.
+
+        Raises:
+            UserError: what ``bild.generate`` finds wrong with models, policy or input.
+        """
+        options = self.decoding
+        generators = [row_generator(options.seed, row, self.device) for row in rows] if options.do_sample else None
+        try:
+            return bild.generate(
+                *self._models,
+                ids,
+                attention_mask=mask,
+                policy=policy,
+                max_new_tokens=options.max_new_tokens,
+                do_sample=options.do_sample,
+                temperature=options.temperature,
+                top_k=options.top_k,
+                top_p=options.top_p,
+                generator=generators,
+                engine=options.engine,
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    def decode(self, policy: Policy, inputs: Sequence[list[int]], rows: Sequence[int]) -> list[DecodedRow]:
+        """Decode token ids of sources and read the result back as text."""
+        out = self.run(policy, *self.pad(inputs), rows)
+        written = [kept_tokens(trace) for trace in out.trace]
+        texts = self._tokenizer.batch_decode(written, skip_special_tokens=True)
+        return [DecodedRow(*row) for row in zip(texts, written, out.stats, out.trace, strict=True)]
+
+
+def decode_split(
+    large: PreTrainedModel | None,
+    small: PreTrainedModel | None,
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    policy: Policy,
+    batch_size: int,
+    decoding: Decoding | None = None,
+    store: ChunkStore | None = None,
+    label: str = "decoding",
+) -> list[DecodedRow]:
+    """Decode every source of a dataset with one policy, in batches of similar length.
+
+    Args:
+        large, small: in eval mode on one device; None where the policy has no use for it.
+        dataset: string column ``source``, without the task's prefix.
+        decoding: greedy up to ``task.target_length`` tokens if None.
+        store: keeps finished chunks, so that a killed run goes on where it stopped; it must belong to exactly these
+            arguments (``fingerprint.decoding_key``).
+        label: of the progress bar.
+
+    Returns:
+        One row per example, in the dataset's order.
+    """
+    if decoding is None:
+        decoding = Decoding(max_new_tokens=task.target_length)
+    decoder = Decoder(large, small, tokenizer, decoding)
+    return decode_rows(decoder, policy, source_ids(dataset["source"], tokenizer, task), batch_size, store, label)
+
+
+def decode_rows(
+    decoder: Decoder,
+    policy: Policy,
+    inputs: Sequence[list[int]],
+    batch_size: int,
+    store: ChunkStore | None,
+    label: str,
+) -> list[DecodedRow]:
+    """Decode N rows of token ids; the result is in their order."""
+    # Longest first: memory runs out at once or never, and the progress bar is pessimistic rather than optimistic.
+    order = sorted(range(len(inputs)), key=lambda row: -len(inputs[row]))
+    decoded: dict[int, DecodedRow] = {}
+    with tqdm(total=len(inputs), desc=label, unit="row", dynamic_ncols=True, leave=False) as progress:
+        for chunk_index, chunk in enumerate(_chunks(order, _chunk_size(batch_size))):
+            rows = None if store is None else store.read(chunk_index, chunk)
+            if rows is None:
+                rows = []
+                for batch in _chunks(chunk, batch_size):
+                    rows += decoder.decode(policy, [inputs[row] for row in batch], batch)
+                    progress.update(len(batch))
+                if store is not None:
+                    store.write(chunk_index, chunk, rows)
+            else:
+                progress.update(len(chunk))
+            decoded.update(zip(chunk, rows, strict=True))
+    return [decoded[row] for row in range(len(inputs))]
+
+
+def source_ids(sources: Sequence[str], tokenizer: PreTrainedTokenizerBase, task: Task) -> list[list[int]]:
+    """Token ids of each source with the task's prefix, at most ``task.source_length`` of them, EOS kept."""
+    texts = [task.prefix + source for source in sources]
+    return tokenizer(texts, max_length=task.source_length, truncation=True)["input_ids"]
+
+
+def row_generator(seed: int, row: int, device: torch.device) -> torch.Generator:
+    """The random stream of one example: the same in any batch, order or resumed run."""
+    digest = hashlib.sha256(f"{seed}/{row}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") % 2**63)
+
+
+def _chunk_size(batch_size: int) -> int:
+    return batch_size * math.ceil(CHUNK / batch_size)
+
+
+def _chunks(rows: Sequence[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(rows), size):
+        yield list(rows[start : start + size])

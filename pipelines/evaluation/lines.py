@@ -1,0 +1,70 @@
+"""Lines of text through a policy: what ``pipelines.generate`` needs of models, task and decoder.
+
+Knows a config and strings; knows nothing about where lines come from or go.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from bild.policies.base import Policy
+from pipelines.data.task import Task
+from pipelines.evaluation.config import decoding, instantiated
+from pipelines.evaluation.decode import Decoder, decode_rows, source_ids
+from pipelines.evaluation.pair import Pair, load_pair
+from pipelines.evaluation.run import pair_key
+from pipelines.evaluation.store import ChunkStore
+
+
+class LineDecoder:
+    """Turns lines into lines. An empty line stays empty and is shown to no model."""
+
+    def __init__(self, pair: Pair, task: Task, policy: Policy, decoder: Decoder) -> None:
+        self._pair = pair
+        self._task = task
+        self._policy = policy
+        self._decoder = decoder
+        self._seen = 0
+
+    @classmethod
+    def load(cls, config: DictConfig) -> LineDecoder:
+        """The models, task and policy of a config; says which models on standard error."""
+        task, policy = instantiated(config, "task"), instantiated(config, "bild")
+        used = {"large": policy.uses_large, "small": policy.uses_small}
+        pair = load_pair(config, task.name, [role for role in used if used[role]])
+        for role, model in pair.described.items():
+            print(f"{role}  {model.note}", file=sys.stderr)
+        return cls(pair, task, policy, Decoder(pair.large, pair.small, pair.tokenizer, decoding(config, task)))
+
+    def decode(self, lines: Sequence[str]) -> list[str]:
+        """Decode one batch of lines; random streams go on from the batch before."""
+        texts = [line for line in lines if line.strip()]
+        rows = range(self._seen, self._seen + len(texts))
+        self._seen += len(texts)
+        decoded = self._decoder.decode(self._policy, self._inputs(texts), rows) if texts else []
+        return _between(lines, [row.text for row in decoded])
+
+    def decode_all(self, lines: Sequence[str], batch_size: int, partial: Path) -> list[str]:
+        """Decode all lines in batches of similar length; ``partial`` is a folder that keeps finished chunks."""
+        inputs = self._inputs([line for line in lines if line.strip()])
+        store = ChunkStore(partial / pair_key(self._pair, self._policy, inputs, self._decoder.decoding))
+        decoded = decode_rows(self._decoder, self._policy, inputs, batch_size, store, "decoding")
+        return _between(lines, [row.text for row in decoded])
+
+    def _inputs(self, texts: Sequence[str]) -> list[list[int]]:
+        inputs = source_ids(texts, self._pair.tokenizer, self._task)
+        full = sum(len(row) >= self._task.source_length for row in inputs)
+        if full > 0:
+            limit = self._task.source_length
+            print(f"{full} lines have {limit} tokens or more and were cut there (task.source_length)", file=sys.stderr)
+        return inputs
+
+
+def _between(lines: Sequence[str], decoded: Sequence[str]) -> list[str]:
+    """Outputs in the places of the lines that are not empty, one line each."""
+    outputs = iter(decoded)
+    return [" ".join(next(outputs).splitlines()) if line.strip() else "" for line in lines]

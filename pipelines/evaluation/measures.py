@@ -1,0 +1,149 @@
+"""Decoded rows and timings to the numbers of a result. Every definition of a reported number is here.
+
+Knows counts, tokens and milliseconds; knows nothing about models, files or how the rows came about.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from pipelines.evaluation.latency import Timing
+from pipelines.evaluation.rows import DecodedRow
+from pipelines.evaluation.scoring import exact_match, paired_bootstrap
+from pipelines.evaluation.store import STATS
+
+LARGE_REASONS = ("fallback", "rollback", "bonus", "large")
+
+
+def counts(rows: Sequence[DecodedRow]) -> dict[str, int]:
+    """``bild.RowStats`` summed over rows."""
+    return {name: sum(getattr(row.stats, name) for row in rows) for name in STATS}
+
+
+def written_by(rows: Sequence[DecodedRow]) -> dict[str, int]:
+    """Tokens by the reason of their writing (``bild.TokenTrace.reason``), "discarded" included."""
+    found = Counter(token.reason for row in rows for token in row.trace)
+    return {reason: found[reason] for reason in ("draft", *LARGE_REASONS, "discarded")}
+
+
+def rates(rows: Sequence[DecodedRow], large_rows: Sequence[DecodedRow], eos: Sequence[int]) -> dict[str, float | None]:
+    """What a policy did, as shares. None where there is nothing to divide by.
+
+    Args:
+        rows: what the method wrote.
+        large_rows: what the large model alone wrote for the same examples.
+        eos: ids that end a text.
+    """
+    total, by = counts(rows), written_by(rows)
+    return {
+        # Drafted tokens that stand.
+        "acceptance": _ratio(total["accepted"], total["drafted"]),
+        # Tokens per pass of the large model.
+        "mean_accepted_length": _ratio(total["tokens"], total["large_steps"]),
+        "large_steps_per_token": _ratio(total["large_steps"], total["tokens"]),
+        "small_steps_per_token": _ratio(total["small_steps"], total["tokens"]),
+        # Rounds whose draft was ended by low confidence.
+        "fallback_rate": _ratio(total["fallbacks"], total["rounds"]),
+        # Rounds in which the large model replaced a drafted token.
+        "rollback_rate": _ratio(by["rollback"], total["rounds"]),
+        # Written tokens that are the large model's.
+        "large_share": _ratio(sum(by[reason] for reason in LARGE_REASONS), total["tokens"]),
+        # Texts that are token for token what the large model alone writes.
+        "exact_match_with_large": exact_match([row.tokens for row in rows], [row.tokens for row in large_rows]),
+        # Texts that ended at the length limit, without EOS.
+        "cut_off": sum(not row.tokens or row.tokens[-1] not in eos for row in rows) / len(rows),
+        "mean_tokens": total["tokens"] / len(rows),
+    }
+
+
+def latency(
+    timings: Sequence[Timing], rows: Sequence[DecodedRow], large: Sequence[Timing], seed: int
+) -> dict[str, Any]:
+    """The times of one method, beside those of the large model alone on the same examples.
+
+    Args:
+        timings: of the method, one per timed example.
+        rows: what the method wrote for the whole split in batches; shows whether batch 1 wrote the same.
+        large: of the large model alone, the same examples in the same order.
+        seed: of the bootstrap.
+
+    Speedup is the ratio of total times over the timed examples, its interval a paired bootstrap over them.
+    """
+    ours, theirs = end_to_end(timings), end_to_end(large)
+    ours_decoding, theirs_decoding = decode_only(timings), decode_only(large)
+    known = ours_decoding is not None and theirs_decoding is not None
+    tokens = sum(len(timing.tokens) for timing in timings)
+    return {
+        "examples": len(timings),
+        "tokens": tokens,
+        "median_ms": float(np.median(ours)),
+        "p90_ms": float(np.quantile(ours, 0.9)),
+        "mean_ms": float(ours.mean()),
+        "tokens_per_second": 1000 * tokens / float(ours.sum()),
+        "speedup": speedup(theirs, ours, seed),
+        "decode_only": {
+            "median_ms": float(np.median(ours_decoding)),
+            "p90_ms": float(np.quantile(ours_decoding, 0.9)),
+            "tokens_per_second": 1000 * tokens / float(ours_decoding.sum()),
+            "speedup": speedup(theirs_decoding, ours_decoding, seed),
+        }
+        if known
+        else None,
+        # Examples whose text at batch 1 is not the one that was scored: rounding, or a defect.
+        "unlike_batched": sum(timing.tokens != rows[timing.row].tokens for timing in timings),
+    }
+
+
+def speedup(large_ms: np.ndarray, method_ms: np.ndarray, seed: int) -> dict[str, float]:
+    """Total time of the large model alone over total time of the method, (N,) paired, with its 95 % interval."""
+
+    def ratio(large: np.ndarray, method: np.ndarray) -> float:
+        return float(large.sum() / method.sum())
+
+    return asdict(paired_bootstrap(large_ms, method_ms, ratio, seed))
+
+
+def cost_ratio(small: Sequence[Timing], large: Sequence[Timing], small_steps: int, large_steps: int) -> float | None:
+    """c, a step of the small model over a step of the large one, each alone, encoders left out.
+
+    Args:
+        small, large: of each model alone on the same examples.
+        small_steps, large_steps: passes that these took.
+    """
+    times = decode_only(small), decode_only(large)
+    if times[0] is None or times[1] is None:
+        return None
+    return _ratio(float(times[0].sum()) / small_steps, float(times[1].sum()) / large_steps)
+
+
+def predicted_speedup(total: dict[str, int], c: float | None) -> float | None:
+    """Leviathan's wall-time factor, decoding only, with counted tokens and steps in place of expectations.
+
+    Tokens per large step over (small steps per large step x c + 1): what the counts would give if every pass of a
+    model cost the same whatever its width, and nothing else cost anything.
+    """
+    if c is None:
+        return None
+    return _ratio(total["tokens"], total["small_steps"] * c + total["large_steps"])
+
+
+def end_to_end(timings: Sequence[Timing]) -> np.ndarray:
+    """(N,) milliseconds."""
+    return np.array([timing.milliseconds for timing in timings])
+
+
+def decode_only(timings: Sequence[Timing]) -> np.ndarray | None:
+    """(N,) milliseconds without the encoders, None if an engine hides them."""
+    encoders = [timing.encoder_milliseconds for timing in timings]
+    if any(milliseconds is None for milliseconds in encoders):
+        return None
+    return end_to_end(timings) - np.array(encoders)
+
+
+def _ratio(value: float, by: float) -> float | None:
+    return None if by == 0 else value / by

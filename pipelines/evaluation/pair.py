@@ -1,0 +1,120 @@
+"""The two models of a comparison, loaded and checked to fit together.
+
+Knows how models are described; knows nothing about decoding or scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pipelines.cli import UserError
+from pipelines.evaluation.config import instantiated
+from pipelines.evaluation.fingerprint import model_hash
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+# float16 is missing on purpose: it overflows in nearly every T5.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Described:
+    """A model of a pair, for people and results."""
+
+    name: str
+    path: str
+    note: str
+    parameters: int
+    dtype: str
+    weights: str
+    """``fingerprint.model_hash``"""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A large and a small model, in eval mode on one device, and the tokenizer they share."""
+
+    large: PreTrainedModel | None
+    small: PreTrainedModel | None
+    tokenizer: PreTrainedTokenizerBase
+    described: dict[str, Described]
+    """by role, "large" and "small" """
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models are."""
+        return next(model.device for model in (self.large, self.small) if model is not None)
+
+    @property
+    def eos(self) -> list[int]:
+        """Ids that end a text."""
+        ids = next(model for model in (self.large, self.small) if model is not None).generation_config.eos_token_id
+        return [] if ids is None else ids if isinstance(ids, list) else [ids]
+
+
+def load_pair(config: DictConfig, task_name: str, roles: Sequence[str] = ("large", "small")) -> Pair:
+    """The pair of a config's ``large`` and ``small``, or one of them, on its ``device`` in its ``dtype``.
+
+    Raises:
+        UserError: a model that cannot be loaded, an unknown device or dtype, or two tokenizers.
+    """
+    from pipelines.models import load
+
+    device = chosen_device(config.device)
+    dtype = chosen_dtype(config.dtype)
+    loaded = {role: load(instantiated(config, role), task_name, role) for role in roles}
+    tokenizers = [one.tokenizer for one in loaded.values()]
+    check_tokenizers(tokenizers[0], tokenizers[-1])
+    models = {role: one.model.to(device=device, dtype=dtype).eval() for role, one in loaded.items()}
+    described = {role: describe(models[role], one.path, one.note) for role, one in loaded.items()}
+    return Pair(models.get("large"), models.get("small"), tokenizers[0], described)
+
+
+def describe(model: PreTrainedModel, path: str, note: str) -> Described:
+    """What a result says of a model: its name is the last part of its path."""
+    inside = Path(path).is_absolute() and Path(path).is_relative_to(ROOT)
+    return Described(
+        name=Path(path).name,
+        path=str(Path(path).relative_to(ROOT)) if inside else path,
+        note=note,
+        parameters=model.num_parameters(),
+        dtype=str(model.dtype).removeprefix("torch."),
+        weights=model_hash(model),
+    )
+
+
+def check_tokenizers(large: PreTrainedTokenizerBase, small: PreTrainedTokenizerBase) -> None:
+    """Raise ``UserError`` unless both models read and write the same token ids."""
+    if large.get_vocab() == small.get_vocab() and large.all_special_ids == small.all_special_ids:
+        return
+    ours, theirs = large.get_vocab(), small.get_vocab()
+    differing = sum(theirs.get(token) != index for token, index in ours.items())
+    raise UserError(
+        f"large and small have different tokenizers ({len(ours)} and {len(theirs)} tokens, {differing} of the first "
+        "are not the same in the second); choose a pair that shares one"
+    )
+
+
+def chosen_device(name: str) -> torch.device:
+    """ "auto" is cuda where there is one, else cpu."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device={name}: is not a device; choose auto, cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device={name}: this machine has no usable GPU; choose device=cpu")
+    return device
+
+
+def chosen_dtype(name: str) -> torch.dtype:
+    """One of the names of ``DTYPES``."""
+    if name not in DTYPES:
+        raise UserError(f"dtype={name}: choose one of {', '.join(DTYPES)}")
+    return DTYPES[name]

@@ -1,0 +1,260 @@
+"""Results to one HTML file that needs no network and no explanation. Everything comes from the files of the results.
+
+Knows the schema of results and the page's template; knows nothing about models or tokenizers.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipelines.cli import UserError
+from pipelines.evaluation import plots, table
+from pipelines.evaluation.latency import chosen_rows
+from pipelines.evaluation.results import Result, read_rows
+from pipelines.evaluation.scoring import HEADLINE
+from pipelines.evaluation.store import write_text
+
+EXAMPLES = 20
+TOLERANCE = 1.0  # points of quality that the shown policy of a sweep may lose, as in the paper's second rows
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+
+
+@dataclass(frozen=True)
+class Token:
+    """One coloured piece of text of the report."""
+
+    space: str
+    """white space before it, which carries no colour"""
+    text: str
+    reason: str
+    tip: str
+
+
+def write_report(results: Sequence[Result], path: Path) -> Path:
+    """Write the report of some results, one section per group that can be compared.
+
+    Raises:
+        UserError: there is no result.
+    """
+    if not results:
+        raise UserError("there is no result to report; run `python -m pipelines.evaluate` first")
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    template = environment.get_template("report.html.j2")
+    sections = [_section(group) for group in table.groups(results)]
+    html = template.render(sections=sections, reasons=plots.REASONS, colours=plots.COLOURS)
+    write_text(html, path)
+    return path
+
+
+def report_path(results: Sequence[Result]) -> Path:
+    """Beside the results: ``{name}.html`` for one, what their names begin with and "-sweep" for several."""
+    if not results:
+        raise UserError("there is no result to report; run `python -m pipelines.evaluate` first")
+    folder = Path(os.path.commonpath([result.path.parent for result in results]))
+    names = [result.path.stem.split("-") for result in results]
+    if len(names) == 1:
+        return folder / f"{results[0].path.stem}.html"
+    common = [words[0] for words in zip(*names, strict=False) if len(set(words)) == 1]
+    return folder / f"{'-'.join([*common, 'sweep'])}.html"
+
+
+def shown_result(results: Sequence[Result]) -> Result:
+    """The result whose examples are shown: the fastest that loses at most ``TOLERANCE`` points, else the best."""
+    fine = [result for result in results if _lost(result) <= TOLERANCE]
+    if fine:
+        return max(fine, key=lambda result: result.method("policy")["latency"]["speedup"]["value"])
+    return min(results, key=_lost)
+
+
+def tokens(trace: Sequence[dict[str, Any]]) -> list[Token]:
+    """The trace of a text as it is read: spaces apart, the bytes of one character together, the end as a mark."""
+    found: list[Token] = []
+    index = 0
+    while index < len(trace):
+        entry = trace[index]
+        count = _byte_run(trace, index)
+        text = _bytes_text(trace[index : index + count]) if count else _visible(entry["piece"])
+        stripped = text.lstrip(" ")
+        found.append(Token(text[: len(text) - len(stripped)], stripped, entry["reason"], _tip(entry)))
+        index += max(count, 1)
+    return found
+
+
+def _section(group: Sequence[Result]) -> dict[str, Any]:
+    """What the template shows of one group of comparable results."""
+    shown = shown_result(group)
+    rows = read_rows(shown)
+    task = shown.content["task"]
+    several = len({result.path for result in group}) > 1
+    shown_lines = table.lines(group)
+    return {
+        "task": task,
+        "content": shown.content,
+        "headline": _headline(shown),
+        "facts": _facts(shown),
+        "several": several,
+        "count": len(group),
+        "main": _cells(table.main_columns(task["metric"]), shown_lines, shown),
+        "details": _cells(table.detail_columns(), shown_lines, shown),
+        "quality_latency": Markup(plots.quality_latency(group)) if several else None,
+        "distribution": Markup(plots.latency_distribution(_milliseconds(shown, rows))),
+        "who_wrote": Markup(plots.who_wrote(shown.content["methods"])),
+        "examples": _examples(shown, rows),
+        "notes": _notes(shown),
+        "config": yaml.safe_dump(shown.content["provenance"]["config"], sort_keys=False, allow_unicode=True),
+    }
+
+
+def _cells(columns: Sequence[table.Column], lines: Sequence[table.Line], shown: Result) -> dict[str, Any]:
+    return {
+        "columns": columns,
+        "rows": [
+            {
+                "cells": [column.read(line.entry) for column in columns],
+                "is_shown": line.is_policy and line.result.path == shown.path,
+            }
+            for line in lines
+        ],
+    }
+
+
+def _headline(result: Result) -> str:
+    """The result in one sentence."""
+    large, ours = result.method("large"), result.method("policy")
+    title = table.METRIC_TITLES[HEADLINE[result.content["task"]["metric"]]]
+    factor = ours["latency"]["speedup"]
+    return (
+        f"{ours['label']}: {factor['value']:.2f} times as fast as the large model alone "
+        f"(95 % interval {factor['low']:.2f} to {factor['high']:.2f}), "
+        f"{title} {ours['quality']['score']:.2f} against {large['quality']['score']:.2f}; "
+        f"the large model wrote {table.percent(ours['rates']['large_share'])} of the tokens."
+    )
+
+
+def _facts(result: Result) -> list[tuple[str, str]]:
+    """Name and value of what a reader must know to place the numbers."""
+    content, provenance = result.content, result.content["provenance"]
+    task, run, machine = content["task"], content["run"], provenance["machine"]
+    models = content["models"]
+    revision = provenance["git"]["revision"]
+    commit = (
+        "not a clone"
+        if revision is None
+        else revision[:12] + (" + local changes" if provenance["git"]["changed"] else "")
+    )
+    place = (
+        machine["accelerator"] if run["device"] == "cuda" else f"{machine['processor']}, {machine['threads']} threads"
+    )
+    limit = "" if task["limit"] is None else f" (limit={task['limit']})"
+    return [
+        ("task", f"{task['name']}, {task['split']} split, {task['examples']:,} examples{limit}"),
+        *((role, f"{models[role]['name']}, {models[role]['parameters'] / 1e6:.1f} M parameters") for role in models),
+        ("timed", f"{run['timed_examples']:,} examples, one at a time, {models['large']['dtype']} on {run['device']}"),
+        ("machine", place),
+        ("commit", commit),
+        ("date", provenance["date"]),
+        ("command", provenance["command"]),
+    ]
+
+
+def _notes(result: Result) -> list[str]:
+    """What a careful reader would ask."""
+    content = result.content
+    ours = result.method("policy")
+    unlike, timed = ours["latency"]["unlike_batched"], ours["latency"]["examples"]
+    c, predicted = content["cost_ratio"], ours["predicted_speedup"]
+    difference = ours["quality"]["difference_to_large"]
+    notes = [
+        f"Quality: {ours['quality']['signature']}. Difference to the large model alone: "
+        f"{difference['value']:+.2f} ({difference['low']:+.2f} to {difference['high']:+.2f}).",
+        f"Quality is measured on texts written in batches of {content['run']['batch_size']}, time one example at a "
+        f"time; {timed - unlike} of {timed} timed texts are token for token the scored ones.",
+    ]
+    if c is not None and predicted is not None:
+        notes.append(
+            f"One step of the small model costs {c:.2f} steps of the large one; by that and the number of steps alone, "
+            f"decoding would be {predicted:.2f} times as fast."
+        )
+    if ours["rates"]["cut_off"] > 0:
+        notes.append(
+            f"{table.percent(ours['rates']['cut_off'])} of the texts were cut off at "
+            f"{content['decoding']['max_new_tokens']} tokens."
+        )
+    return notes
+
+
+def _milliseconds(result: Result, rows: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    """Times of the timed examples by the method's label."""
+    return {
+        entry["label"]: [
+            row["milliseconds"] for row in rows if row["method"] == entry["method"] and row["milliseconds"] is not None
+        ]
+        for entry in result.content["methods"]
+    }
+
+
+def _examples(result: Result, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Examples spread evenly over the timed ones: not picked by what they show."""
+    method = result.method("policy")["method"]
+    by_method = {
+        name: {row["row"]: row for row in rows if row["method"] == name} for name in ("large", "small", method)
+    }
+    timed = sorted(index for index, row in by_method[method].items() if row["milliseconds"] is not None)
+    examples = []
+    for place in chosen_rows(len(timed), EXAMPLES):
+        large, small, ours = (by_method[name][timed[place]] for name in ("large", "small", method))
+        examples.append(
+            {
+                "ours": ours,
+                "large": large,
+                "small": small,
+                "tokens": tokens(ours["trace"]),
+                "factor": large["milliseconds"] / ours["milliseconds"],
+            }
+        )
+    return examples
+
+
+def _lost(result: Result) -> float:
+    return result.method("large")["quality"]["score"] - result.method("policy")["quality"]["score"]
+
+
+def _tip(entry: dict[str, Any]) -> str:
+    confidence = entry["confidence"]
+    known = confidence is not None and not math.isnan(confidence)
+    sure = f"confidence {100 * confidence:.0f} %" if known else "confidence unknown"
+    return f"{plots.REASONS[entry['reason']]} · {sure} · round {entry['round'] + 1}"
+
+
+def _visible(piece: str) -> str:
+    """Special tokens as marks: they are part of what was written, but not of the text."""
+    return {"</s>": " ∎", "\n": "⏎"}.get(piece, piece)
+
+
+def _byte_run(trace: Sequence[dict[str, Any]], start: int) -> int:
+    """How many entries from ``start`` on are bytes that one writer wrote for one reason."""
+    end = start
+    while end < len(trace) and _BYTE.fullmatch(trace[end]["piece"]) and trace[end]["reason"] == trace[start]["reason"]:
+        end += 1
+    return end - start
+
+
+def _bytes_text(trace: Sequence[dict[str, Any]]) -> str:
+    data = bytes(int(_BYTE.fullmatch(entry["piece"])[1], 16) for entry in trace)
+    return data.decode(errors="replace")

@@ -1,0 +1,228 @@
+"""A result on disk: one JSON file a run and a Parquet file of its examples. results/README.md documents both.
+
+Knows names, files and their schema; the numbers come from ``measures``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from transformers import PreTrainedTokenizerBase
+
+from pipelines.cli import UserError
+from pipelines.evaluation.latency import Timing
+from pipelines.evaluation.rows import DecodedRow
+from pipelines.evaluation.store import STATS, write_table, write_text
+
+SCHEMA = 1
+SECTIONS = ("name", "label", "task", "models", "policy", "decoding", "run", "methods", "cost_ratio", "provenance")
+
+PIECES = pa.list_(
+    pa.struct(
+        [
+            ("token_id", pa.int32()),
+            ("piece", pa.string()),
+            ("model", pa.string()),
+            ("round", pa.int32()),
+            ("confidence", pa.float32()),
+            ("reason", pa.string()),
+        ]
+    )
+)
+ROWS_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("method", pa.string()),
+        ("source", pa.string()),
+        ("reference", pa.string()),
+        ("text", pa.string()),
+        ("same_as_large", pa.bool_()),
+        *((name, pa.int64()) for name in STATS),
+        ("milliseconds", pa.float64()),
+        ("encoder_milliseconds", pa.float64()),
+        ("trace", PIECES),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A result as read from its file."""
+
+    path: Path
+    content: dict[str, Any]
+
+    @property
+    def rows_path(self) -> Path:
+        """The Parquet file beside it."""
+        return self.path.with_suffix(".parquet")
+
+    def method(self, name: str) -> dict[str, Any]:
+        """The entry of "large", "small" or "policy"; where the policy is one of the baselines, that one."""
+        methods = {entry["method"]: entry for entry in self.content["methods"]}
+        return methods[self.content["run"]["policy_method"] if name == "policy" else name]
+
+
+def policy_fields(policy: object) -> dict[str, Any]:
+    """A policy as JSON-like values: its name, then its fields; an infinite number becomes "inf"."""
+    values = {"name": type(policy).__name__, **asdict(policy)}
+    return {name: str(value) if _infinite(value) else value for name, value in values.items()}
+
+
+def policy_label(policy: object) -> str:
+    """For people: name, thresholds, and whatever else differs from its default."""
+    return " ".join([type(policy).__name__, *(f"{name}={value}" for name, value in _telling_fields(policy))])
+
+
+def file_name(split: str, models: Mapping[str, str], policy: object, extras: Mapping[str, Any]) -> str:
+    """The name of a result, without suffix: everything that a sweep or a second run may vary.
+
+    Args:
+        split: of the task.
+        models: names of the models, large first.
+        policy: its name and fields enter.
+        extras: further settings that differ from their defaults, by name.
+    """
+    words = [split, *models.values(), type(policy).__name__]
+    words += [f"{name}{value}" for name, value in (*_telling_fields(policy), *extras.items())]
+    return re.sub(r"[^\w.+-]+", "_", "-".join(words))
+
+
+def write(content: dict[str, Any], rows: pa.Table, folder: Path) -> Result:
+    """Write ``folder/{name}.parquet`` and then ``folder/{name}.json``; a JSON file thus never lacks its rows."""
+    path = folder / f"{content['name']}.json"
+    missing = [section for section in SECTIONS if section not in content]
+    if missing:
+        raise ValueError(f"a result lacks {', '.join(missing)}")
+    result = Result(path, {"schema": SCHEMA, **content})
+    write_table(rows, result.rows_path)
+    write_text(json.dumps(result.content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
+    return result
+
+
+def read(path: Path) -> Result:
+    """Read one result.
+
+    Raises:
+        UserError: not there, not a result, or of another schema.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a result that evaluate wrote") from error
+    except ValueError as error:
+        raise UserError(f"{path}: is not JSON ({error}); give a result that evaluate wrote") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise UserError(f"{path}: is not a result of schema {SCHEMA}; evaluate again to get one")
+    return Result(path, content)
+
+
+def find(paths: Sequence[Path]) -> list[Result]:
+    """The results among files and folders (their JSON files, not deeper), sorted by name.
+
+    Raises:
+        UserError: nothing there, or no result in a folder.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path}: does not exist; give a result's JSON file or a folder of them")
+        inside = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        if not inside:
+            raise UserError(f"{path}: holds no result; run `python -m pipelines.evaluate` first")
+        files += inside
+    return [read(path) for path in files]
+
+
+def read_rows(result: Result) -> list[dict[str, Any]]:
+    """The examples of a result, one record per example and method, as in ``ROWS_SCHEMA``."""
+    try:
+        return pq.read_table(result.rows_path).to_pylist()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"{result.rows_path}: the examples of {result.path.name} cannot be read: {error}") from error
+
+
+def rows_table(
+    texts: Sequence[tuple[str, str]],
+    decoded: Mapping[str, Sequence[DecodedRow]],
+    timings: Mapping[str, Sequence[Timing]],
+    tokenizer: PreTrainedTokenizerBase,
+) -> pa.Table:
+    """Every example of every method.
+
+    Args:
+        texts: (source, reference) per example.
+        decoded: by method, "large" among them.
+        timings: by method, of the timed examples.
+        tokenizer: turns token ids into readable pieces.
+    """
+    pieces = Pieces(tokenizer)
+    records = []
+    for method, rows in decoded.items():
+        timed = {timing.row: timing for timing in timings[method]}
+        for index, (row, (source, reference)) in enumerate(zip(rows, texts, strict=True)):
+            timing = timed.get(index)
+            records.append(
+                {
+                    "row": index,
+                    "method": method,
+                    "source": source,
+                    "reference": reference,
+                    "text": row.text,
+                    "same_as_large": row.tokens == decoded["large"][index].tokens,
+                    **asdict(row.stats),
+                    "milliseconds": None if timing is None else timing.milliseconds,
+                    "encoder_milliseconds": None if timing is None else timing.encoder_milliseconds,
+                    "trace": [{"piece": pieces(token.token_id), **asdict(token)} for token in row.trace],
+                }
+            )
+    return pa.Table.from_pylist(records, schema=ROWS_SCHEMA)
+
+
+class Pieces:
+    """Token ids to the text that each adds: " der", "ing", "</s>"; a byte of a character stays "<0xC3>"."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._known: dict[int, str] = {}
+        # A leading space shows only behind another token.
+        self._anchor = tokenizer("a", add_special_tokens=False)["input_ids"][-1:]
+        self._before = self._decode(self._anchor)
+
+    def __call__(self, token_id: int) -> str:
+        if token_id not in self._known:
+            self._known[token_id] = self._piece(token_id)
+        return self._known[token_id]
+
+    def _piece(self, token_id: int) -> str:
+        raw = self._tokenizer.convert_ids_to_tokens(token_id)
+        if raw is None:
+            return f"<{token_id}>"
+        if token_id in self._tokenizer.all_special_ids or re.fullmatch(r"<0x[0-9A-F]{2}>", raw):
+            return raw
+        return self._decode([*self._anchor, token_id]).removeprefix(self._before)
+
+    def _decode(self, tokens: list[int]) -> str:
+        return self._tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+
+
+def _telling_fields(policy: object) -> list[tuple[str, str]]:
+    """Thresholds always, other fields where they differ from their default."""
+    values = [(field, getattr(policy, field.name)) for field in fields(policy)]
+    return [
+        (field.name, f"{value:g}" if isinstance(value, float) else str(value))
+        for field, value in values
+        if isinstance(value, float) or value != field.default
+    ]
+
+
+def _infinite(value: object) -> bool:
+    return isinstance(value, float) and math.isinf(value)

@@ -1,0 +1,169 @@
+"""One evaluation: decode a split with a policy and both baselines, time them in turn, and put the numbers together.
+
+Knows a loaded pair, a task's rows and a policy; knows nothing about Hydra, tables or reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+
+import bild
+from bild.policies.base import Policy
+from pipelines.data.task import Task, fingerprint
+from pipelines.evaluation import latency, measures, results, scoring
+from pipelines.evaluation.decode import Decoder, Decoding, decode_rows, source_ids
+from pipelines.evaluation.fingerprint import decoding_key, key, tokenizer_hash
+from pipelines.evaluation.latency import Timing
+from pipelines.evaluation.pair import Pair
+from pipelines.evaluation.rows import DecodedRow
+from pipelines.evaluation.store import ChunkStore
+
+BASELINES: dict[str, Policy] = {"large": bild.LargeOnly(), "small": bild.SmallOnly()}
+LABELS = {"large": "large alone", "small": "small alone"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How an evaluation is run, apart from what is decoded."""
+
+    batch_size: int
+    latency_limit: int | None
+    """examples to time; None = all"""
+    cache: Path
+    """folder of decoded texts and of timings in progress"""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The numbers of an evaluation and its examples."""
+
+    content: dict[str, Any]
+    """the sections of a result that depend on what was measured: models, policy, decoding, run, methods, cost_ratio"""
+    rows: pa.Table
+    timing_log: Path
+    """what lets a killed run continue; to be removed once the result is safe"""
+
+
+def evaluate(
+    pair: Pair, task: Task, dataset: Dataset, policy: Policy, decoding: Decoding, settings: Settings
+) -> Evaluated:
+    """Decode, score and time a policy beside the large and the small model alone.
+
+    Every method writes the whole split in batches (kept in ``settings.cache`` by fingerprint, so that a sweep writes
+    its baselines once); then all of them decode the timed examples one by one, taking turns.
+    """
+    policies = methods(policy)
+    inputs = source_ids(dataset["source"], pair.tokenizer, task)
+    decoder = Decoder(pair.large, pair.small, pair.tokenizer, decoding)
+    keys = {name: pair_key(pair, one, inputs, decoding) for name, one in policies.items()}
+    decoded = {
+        name: decode_rows(
+            decoder,
+            one,
+            inputs,
+            settings.batch_size,
+            ChunkStore(settings.cache / "decoded" / keys[name]),
+            _label(name, one),
+        )
+        for name, one in policies.items()
+    }
+    rows = latency.chosen_rows(len(inputs), settings.latency_limit)
+    log = settings.cache / "timing" / f"{key(keys, rows)}.jsonl"
+    timed = latency.measure(decoder, policies, [pair.large, pair.small], inputs, rows, log)
+    timings = {name: sorted((t for t in timed if t.method == name), key=lambda t: t.row) for name in policies}
+    content = {
+        "models": {role: asdict(model) for role, model in pair.described.items()},
+        "policy": results.policy_fields(policy),
+        "decoding": asdict(decoding),
+        "run": {
+            "device": decoder.device.type,
+            "batch_size": settings.batch_size,
+            "timed_examples": len(rows),
+            "policy_method": next(name for name, one in policies.items() if one == policy),
+        },
+        **_measured(policies, decoded, timings, task, dataset, pair.eos, decoding.seed),
+    }
+    texts = list(zip(dataset["source"], dataset["target"], strict=True))
+    return Evaluated(content, results.rows_table(texts, decoded, timings, pair.tokenizer), log)
+
+
+def methods(policy: Policy) -> dict[str, Policy]:
+    """The methods by name; a policy that is a baseline is not run twice."""
+    return BASELINES if policy in BASELINES.values() else {**BASELINES, "policy": policy}
+
+
+def describe_task(task: Task, dataset: Dataset, split: str, limit: int | None) -> dict[str, Any]:
+    """The "task" section of a result."""
+    return {
+        "name": task.name,
+        "version": task.version,
+        "metric": task.metric,
+        "split": split,
+        "limit": limit,
+        "examples": len(dataset),
+        "data": fingerprint(dataset),
+        "prefix": task.prefix,
+        "source_length": task.source_length,
+        "target_length": task.target_length,
+    }
+
+
+def _measured(
+    policies: dict[str, Policy],
+    decoded: dict[str, list[DecodedRow]],
+    timings: dict[str, list[Timing]],
+    task: Task,
+    dataset: Dataset,
+    eos: Sequence[int],
+    seed: int,
+) -> dict[str, Any]:
+    """The sections "methods" and "cost_ratio"."""
+    steps = {name: measures.counts([decoded[name][t.row] for t in timings[name]]) for name in BASELINES}
+    c = measures.cost_ratio(
+        timings["small"], timings["large"], steps["small"]["small_steps"], steps["large"]["large_steps"]
+    )
+    references = list(dataset["target"])
+    statistics = {
+        name: scoring.row_statistics(task.metric, [row.text for row in rows], references)
+        for name, rows in decoded.items()
+    }
+    entries = []
+    for name, policy in policies.items():
+        total = measures.counts(decoded[name])
+        entries.append(
+            {
+                "method": name,
+                "label": _label(name, policy),
+                "quality": _quality(task.metric, statistics[name], statistics["large"], seed),
+                "counts": total,
+                "written_by": measures.written_by(decoded[name]),
+                "rates": measures.rates(decoded[name], decoded["large"], eos),
+                "latency": measures.latency(timings[name], decoded[name], timings["large"], seed),
+                "predicted_speedup": measures.predicted_speedup(total, c),
+            }
+        )
+    return {"methods": entries, "cost_ratio": c}
+
+
+def _quality(metric: str, statistics: np.ndarray, large: np.ndarray, seed: int) -> dict[str, Any]:
+    quality = scoring.quality(metric, statistics)
+    difference = scoring.quality_difference(metric, large, statistics, seed)
+    return {"score": quality.headline, **asdict(quality), "difference_to_large": asdict(difference)}
+
+
+def _label(name: str, policy: Policy) -> str:
+    return LABELS[name] if name in LABELS else results.policy_label(policy)
+
+
+def pair_key(pair: Pair, policy: Policy, inputs: list[list[int]], decoding: Decoding) -> str:
+    """The fingerprint of what a policy writes for some inputs; a model that it does not use does not enter."""
+    used = {"large": policy.uses_large, "small": policy.uses_small}
+    weights = {role: model.weights for role, model in pair.described.items() if used[role]}
+    return decoding_key(weights, tokenizer_hash(pair.tokenizer), inputs, policy, decoding, pair.device.type)

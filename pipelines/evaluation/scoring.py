@@ -1,0 +1,209 @@
+"""How good texts are, and how sure a difference is: BLEU, ROUGE, exact match, the paired bootstrap.
+
+Knows lists of strings and arrays; knows nothing about models, files or policies. A metric is split in two so that it
+can be resampled: one row of statistics per text, and a function from rows of statistics to the score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+BLEU_ORDER = 4
+ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+# Which of a metric's numbers stands for it in tables; the paper's "ROUGE-L" is rougeLsum.
+HEADLINE = {"bleu": "bleu", "rouge": "rougeLsum"}
+
+# Abbreviations of English news and dialogue that Punkt must not take for the end of a sentence.
+_ABBREVIATIONS = """
+    mr mrs ms dr prof st sr jr hon rev gov sen rep gen col lt sgt capt ph.d
+    e.g i.e vs etc approx est a.m p.m u.s u.k u.n d.c inc ltd corp co dept
+    jan feb mar apr jun jul aug sep sept oct nov dec
+"""
+ABBREVIATIONS = frozenset(_ABBREVIATIONS.split())
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a metric says of a set of texts. All scores on the scale 0 to 100."""
+
+    metric: str  # "bleu" or "rouge"
+    scores: dict[str, float]
+    signature: str  # how the numbers were made, enough to compare them with others'
+
+    @property
+    def headline(self) -> float:
+        """The number for tables: BLEU, or rougeLsum."""
+        return self.scores[HEADLINE[self.metric]]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def score(metric: str, texts: Sequence[str], references: Sequence[str]) -> Quality:
+    """Score texts against one reference each with "bleu" or "rouge".
+
+    Raises:
+        ValueError: unknown metric, no texts, or lists of different lengths.
+    """
+    return quality(metric, row_statistics(metric, texts, references))
+
+
+def row_statistics(metric: str, texts: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    """One row of numbers per text from which ``aggregate`` makes the score: (N, 10) for "bleu", (N, 4) for "rouge"."""
+    if len(texts) != len(references):
+        raise ValueError(f"{len(texts)} texts but {len(references)} references")
+    if len(texts) == 0:
+        raise ValueError("nothing to score: there are no texts")
+    if metric == "bleu":
+        return np.array([_bleu_row(*pair) for pair in zip(texts, references, strict=True)], dtype=np.float64)
+    if metric == "rouge":
+        return np.array([_rouge_row(*pair) for pair in zip(texts, references, strict=True)], dtype=np.float64)
+    raise ValueError(f"metric={metric!r} must be one of {', '.join(HEADLINE)}")
+
+
+def quality(metric: str, statistics: np.ndarray) -> Quality:
+    """The quality of the texts behind ``row_statistics``."""
+    return Quality(metric, aggregate(metric, statistics), _signature(metric))
+
+
+def aggregate(metric: str, statistics: np.ndarray) -> dict[str, float]:
+    """The scores, 0 to 100, of the texts behind some rows of statistics.
+
+    BLEU is a function of the summed n-gram counts, so that it equals sacrebleu's corpus score; ROUGE is the mean.
+    """
+    if metric == "rouge":
+        return {name: float(value) for name, value in zip(ROUGE_TYPES, statistics.mean(0), strict=True)}
+    from sacrebleu.metrics import BLEU
+
+    counts = statistics.sum(0).astype(int).tolist()
+    result = BLEU.compute_bleu(
+        correct=counts[:BLEU_ORDER],
+        total=counts[BLEU_ORDER : 2 * BLEU_ORDER],
+        sys_len=counts[-2],
+        ref_len=counts[-1],
+        smooth_method="exp",
+    )
+    return {"bleu": float(result.score)}
+
+
+def sentences(text: str) -> list[str]:
+    """Split a text for rougeLsum: nltk's Punkt algorithm with the fixed list ``ABBREVIATIONS``.
+
+    The published numbers come from nltk's *trained* Punkt model, which is a download (nltk is installed with
+    rouge-score, its models are not). The difference: the trained model knows more abbreviations; ours breaks a
+    sentence after one that is not in the list and is followed by a capital. Only rougeLsum depends on it. Line breaks
+    in the text end a sentence in both.
+    """
+    return [part for sentence in _punkt().tokenize(text) for part in sentence.splitlines() if part.strip()]
+
+
+def exact_match(rows: Sequence[object], others: Sequence[object]) -> float:
+    """Share, 0 to 1, of positions at which two sequences of texts (or of token lists) are equal."""
+    if len(rows) == 0:
+        raise ValueError("nothing to compare")
+    return sum(one == other for one, other in zip(rows, others, strict=True)) / len(rows)
+
+
+def paired_bootstrap(
+    before: np.ndarray,
+    after: np.ndarray,
+    statistic: Callable[[np.ndarray, np.ndarray], float],
+    seed: int,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> Interval:
+    """Percentile interval of a statistic of paired rows (Koehn, EMNLP 2004): rows are redrawn together.
+
+    Args:
+        before: (N, ...) one row per example.
+        after: (N, ...) the same examples, measured another way.
+        statistic: of resampled ``(before, after)``, for example the difference of two scores or a ratio of sums.
+        seed: makes the interval repeatable.
+
+    Returns:
+        The statistic on all rows with the interval that holds ``level`` of the resampled values.
+
+    Raises:
+        ValueError: no rows, or not the same number of them.
+    """
+    if len(before) != len(after) or len(before) == 0:
+        raise ValueError(f"a paired bootstrap needs as many rows before ({len(before)}) as after ({len(after)})")
+    generator = np.random.default_rng(seed)
+    values = []
+    for _ in range(resamples):
+        rows = generator.integers(0, len(before), size=len(before))
+        values.append(statistic(before[rows], after[rows]))
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(statistic(before, after)), float(low), float(high))
+
+
+def quality_difference(metric: str, before: np.ndarray, after: np.ndarray, seed: int) -> Interval:
+    """How much better ``after`` is than ``before``, in points of the headline score, with its interval.
+
+    Both are ``row_statistics`` (N, k) of the same examples.
+    """
+
+    def difference(old: np.ndarray, new: np.ndarray) -> float:
+        return aggregate(metric, new)[HEADLINE[metric]] - aggregate(metric, old)[HEADLINE[metric]]
+
+    return paired_bootstrap(before, after, difference, seed)
+
+
+@lru_cache(maxsize=1)
+def _bleu():
+    from sacrebleu.metrics import BLEU
+
+    # effective_order changes a single sentence's score, which is not used, and silences the warning about it.
+    return BLEU(effective_order=True)
+
+
+@lru_cache(maxsize=1)
+def _rouge():
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(list(ROUGE_TYPES), use_stemmer=True)
+
+
+@lru_cache(maxsize=1)
+def _punkt():
+    from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
+
+    parameters = PunktParameters()
+    parameters.abbrev_types = set(ABBREVIATIONS)
+    return PunktSentenceTokenizer(parameters)
+
+
+def _bleu_row(text: str, reference: str) -> list[int]:
+    """Matching n-grams of orders 1 to 4, n-grams of orders 1 to 4, length of the text, length of the reference."""
+    result = _bleu().sentence_score(text, [reference])
+    return [*result.counts, *result.totals, result.sys_len, result.ref_len]
+
+
+def _rouge_row(text: str, reference: str) -> list[float]:
+    """F-measures in the order of ``ROUGE_TYPES``, 0 to 100."""
+    scores = _rouge().score(target="\n".join(sentences(reference)), prediction="\n".join(sentences(text)))
+    return [100 * scores[name].fmeasure for name in ROUGE_TYPES]
+
+
+def _signature(metric: str) -> str:
+    if metric == "bleu":
+        from sacrebleu.metrics import BLEU
+
+        bleu = BLEU()
+        # The signature names the number of references, which sacrebleu learns from its first call.
+        bleu.corpus_score(["a"], [["a"]])
+        return str(bleu.get_signature())
+    from importlib.metadata import version
+
+    sentence_rule = f"punkt-{len(ABBREVIATIONS)}-abbreviations"
+    return f"rouge-score:{version('rouge_score')}|f-measure|stemmer:porter|sentences:{sentence_rule}"

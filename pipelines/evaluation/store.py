@@ -1,0 +1,93 @@
+"""Decoded rows on disk: chunks that are written atomically, so that a killed run finds what it has finished.
+
+Knows Parquet and the shape of a decoded row; knows nothing about models. A store belongs to one fingerprint of
+everything that decides what is decoded, which is its folder's name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import bild
+from pipelines.evaluation.rows import DecodedRow, kept_tokens
+
+STATS = tuple(field.name for field in fields(bild.RowStats))
+TRACE = pa.list_(
+    pa.struct(
+        [
+            ("token_id", pa.int32()),
+            ("model", pa.string()),
+            ("round", pa.int32()),
+            ("confidence", pa.float32()),
+            ("reason", pa.string()),
+        ]
+    )
+)
+SCHEMA = pa.schema(
+    [("row", pa.int64()), ("text", pa.string()), *((name, pa.int64()) for name in STATS), ("trace", TRACE)]
+)
+
+
+class ChunkStore:
+    """A folder of Parquet files, one per chunk of rows."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, chunk: int, rows: Sequence[int]) -> list[DecodedRow] | None:
+        """The finished rows of a chunk in the order of ``rows`` (indices of examples), or None if it is not there.
+
+        A file of other rows (written with another batch size) or one that cannot be read counts as not there.
+        """
+        path = self._path(chunk)
+        if not path.exists():
+            return None
+        try:
+            records = pq.read_table(path).to_pylist()
+        except (pa.ArrowInvalid, OSError):
+            return None
+        if [record["row"] for record in records] != list(rows):
+            return None
+        return [_from_record(record) for record in records]
+
+    def write(self, chunk: int, rows: Sequence[int], decoded: Sequence[DecodedRow]) -> None:
+        """Write a chunk whole or not at all."""
+        records = [_to_record(row, one) for row, one in zip(rows, decoded, strict=True)]
+        write_table(pa.Table.from_pylist(records, schema=SCHEMA), self._path(chunk))
+
+    def _path(self, chunk: int) -> Path:
+        return self._folder / f"{chunk:05d}.parquet"
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a Parquet file under another name, then rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    pq.write_table(table, temporary, compression="zstd")
+    os.replace(temporary, path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file under another name, then rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _to_record(row: int, decoded: DecodedRow) -> dict[str, Any]:
+    trace = [asdict(token) for token in decoded.trace]
+    return {"row": row, "text": decoded.text, **asdict(decoded.stats), "trace": trace}
+
+
+def _from_record(record: dict[str, Any]) -> DecodedRow:
+    trace = [bild.TokenTrace(**token) for token in record["trace"]]
+    stats = bild.RowStats(**{name: record[name] for name in STATS})
+    return DecodedRow(record["text"], kept_tokens(trace), stats, trace)

@@ -1,0 +1,166 @@
+"""Results as rows of short strings, for the terminal and for the report alike.
+
+Knows the schema of a result and how people read numbers; knows nothing about models or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median_low
+from typing import Any
+
+from pipelines.evaluation.results import Result
+from pipelines.evaluation.scoring import HEADLINE
+
+NOTHING = "–"
+METRIC_TITLES = {
+    "bleu": "BLEU",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "rougeLsum": "ROUGE-Lsum",
+}
+PIPE_WIDTH = 100  # columns of a table that goes to a file or a pipe
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its header, what it means, and how to read it off a method's entry of a result."""
+
+    title: str
+    meaning: str
+    read: Callable[[dict[str, Any]], str]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method of one result."""
+
+    entry: dict[str, Any]
+    result: Result
+    is_policy: bool
+
+
+def main_columns(metric: str) -> list[Column]:
+    """The result table: what it costs, what it gives."""
+    title = METRIC_TITLES[HEADLINE[metric]]
+    return [
+        Column("method", "who decodes", lambda entry: entry["label"]),
+        Column(title, "quality on the whole split, 0 to 100", lambda entry: number(entry["quality"]["score"], 2)),
+        Column(
+            "tokens/s",
+            "written tokens per second, one example at a time, both encoders included",
+            lambda entry: number(entry["latency"]["tokens_per_second"], 1),
+        ),
+        Column(
+            "speedup",
+            "time of the large model alone over time of the method on the same examples, with its 95 % interval",
+            lambda entry: speedup(entry["latency"]["speedup"], entry["method"] == "large"),
+        ),
+        Column(
+            "large share",
+            "share of the written tokens that the large model wrote",
+            lambda entry: percent(entry["rates"]["large_share"]),
+        ),
+        Column(
+            "same as large",
+            "share of the texts that are token for token what the large model alone writes",
+            lambda entry: percent(entry["rates"]["exact_match_with_large"]),
+        ),
+    ]
+
+
+def detail_columns() -> list[Column]:
+    """How a method came to its speed."""
+
+    def rate(name: str, show: Callable[[float | None], str]) -> Callable[[dict[str, Any]], str]:
+        return lambda entry: show(entry["rates"][name])
+
+    return [
+        Column("method", "who decodes", lambda entry: entry["label"]),
+        Column("median ms", "time per example, half are faster", lambda e: number(e["latency"]["median_ms"], 1)),
+        Column("p90 ms", "time per example, nine of ten are faster", lambda e: number(e["latency"]["p90_ms"], 1)),
+        Column("speedup, decoder", "speedup with the time of the encoders left out", _decode_speedup),
+        Column("accepted", "share of the drafted tokens that stand", rate("acceptance", percent)),
+        Column(
+            "tokens per large step",
+            "written tokens per pass of the large model",
+            rate("mean_accepted_length", lambda value: number(value, 2)),
+        ),
+        Column("fallbacks", "share of rounds whose draft low confidence ended", rate("fallback_rate", percent)),
+        Column("rollbacks", "share of rounds in which a drafted token was replaced", rate("rollback_rate", percent)),
+    ]
+
+
+def lines(results: Sequence[Result]) -> list[Line]:
+    """The baselines once, then every policy.
+
+    Baselines are timed again beside every policy; of these, the run with the median time of the large model is shown.
+    """
+    typical = typical_run(results)
+    baselines = [Line(typical.method(name), typical, is_policy=False) for name in ("large", "small")]
+    own = [result for result in results if result.content["run"]["policy_method"] == "policy"]
+    return baselines + [Line(result.method("policy"), result, is_policy=True) for result in own]
+
+
+def typical_run(results: Sequence[Result]) -> Result:
+    """The run whose large model alone took the median time."""
+    times = {result.method("large")["latency"]["mean_ms"]: result for result in results}
+    return times[median_low(times)]
+
+
+def groups(results: Sequence[Result]) -> list[list[Result]]:
+    """Results that may stand in one table: same task, rows and models."""
+    found: dict[tuple[Any, ...], list[Result]] = {}
+    for result in results:
+        task, models = result.content["task"], result.content["models"]
+        same = (task["name"], task["split"], task["data"], models["large"]["weights"], models["small"]["weights"])
+        found.setdefault(same, []).append(result)
+    return list(found.values())
+
+
+def print_tables(results: Sequence[Result]) -> None:
+    """Print the result table and the details below it, for each group of comparable results."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, PIPE_WIDTH)
+    for group in groups(results):
+        task = group[0].content["task"]
+        titles = (f"{task['name']}, {task['split']}, {task['examples']} examples", "how it came about")
+        for title, columns in zip(titles, (main_columns(task["metric"]), detail_columns()), strict=True):
+            table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+            for column in columns:
+                is_name = column.title == "method"
+                longest = max(map(len, column.title.split()))
+                table.add_column(column.title, justify="left" if is_name else "right", min_width=longest)
+            for line in lines(group):
+                style = "bold" if line.is_policy else None
+                table.add_row(*(column.read(line.entry) for column in columns), style=style)
+            console.print(table)
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number with so many digits behind the point."""
+    return NOTHING if value is None else f"{value:,.{digits}f}"
+
+
+def percent(share: float | None) -> str:
+    """A share of 1 in percent."""
+    return NOTHING if share is None else f"{100 * share:.1f} %"
+
+
+def speedup(interval: dict[str, float], is_unit: bool) -> str:
+    """A factor with its interval; the unit itself has none."""
+    if is_unit:
+        return "1.00x"
+    return f"{interval['value']:.2f}x ({interval['low']:.2f}–{interval['high']:.2f})"
+
+
+def _decode_speedup(entry: dict[str, Any]) -> str:
+    decoding = entry["latency"]["decode_only"]
+    return NOTHING if decoding is None else f"{decoding['speedup']['value']:.2f}x"

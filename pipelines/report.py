@@ -1,0 +1,38 @@
+"""Print the table and write the HTML report of results again, from their files alone: no model, no task.
+
+python -m pipelines.report results/toy_de_en/NAME.json
+python -m pipelines.report results/toy_de_en            # all results of a task in one report
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines.cli import UserError, fail
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.report", description=__doc__.splitlines()[0])
+    parser.add_argument("paths", nargs="+", type=Path, help="results (JSON), or folders that hold them")
+    parser.add_argument("--out", type=Path, help="where the report goes; beside the results if left out")
+    options = parser.parse_args(arguments)
+    try:
+        print(rewrite(options.paths, options.out))
+    except UserError as error:
+        fail(str(error))
+
+
+def rewrite(paths: Sequence[Path], out: Path | None) -> Path:
+    """Print the tables of the results at ``paths`` and write their report; returns where it is."""
+    from pipelines.evaluation import report, results, table
+
+    found = results.find(paths)
+    table.print_tables(found)
+    return report.write_report(found, report.report_path(found) if out is None else out)
+
+
+if __name__ == "__main__":
+    main()
