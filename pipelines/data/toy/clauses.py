@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipelines.data.toy import english, german
+from pipelines.data.toy.draw import Choose
 from pipelines.data.toy.lexicon import Adjective, Verb
-from pipelines.data.toy.phrases import Adverbial, Choose, Nominal, Where
+from pipelines.data.toy.phrases import Adverbial, Nominal, Where
 
 # German modal -> English phrase that takes the bare verb; the two lists have other grammar.
 AUXILIARIES = {"können": "can", "sollen": "should"}

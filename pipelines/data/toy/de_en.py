@@ -1,9 +1,7 @@
 """The task toy_de_en: German sentences from a small grammar with one of their possible English translations.
 
-Knows splits; the grammar behind it knows nothing about them. A pair of words that the grammar puts together (adjective
-and noun, verb and object, the two parts of a compound) belongs to one split by its hash: a test sentence has at least
-one pair of the test split and none of validation's, a training sentence has only training pairs. So no sentence is in
-two splits, and test and validation ask for combinations that training never showed.
+Knows splits; the grammar behind it knows nothing about them. The pairs of words that it puts together (adjective and
+noun, verb and object, the two parts of a compound) decide which split a sentence belongs to (``toy.splits``).
 """
 
 from __future__ import annotations
@@ -15,13 +13,11 @@ from itertools import islice
 from datasets import Dataset
 
 from pipelines.data.toy import lexicon
-from pipelines.data.toy.draw import Draw, bucket
-from pipelines.data.toy.phrases import Choose, first
+from pipelines.data.toy.draw import Draw, chooser, first
 from pipelines.data.toy.sampling import Sampler
 from pipelines.data.toy.sentences import Sentence, draw_sentence
+from pipelines.data.toy.splits import split_of
 
-HELD_OUT = ("test", "validation")  # the splits of buckets 0 and 1; all other pairs are for training
-BUCKETS = 16
 WORDS = range(6, 26)  # English words of a sentence
 
 
@@ -56,21 +52,3 @@ def sentences(seed: int, split: str) -> Iterator[Sentence]:
         if len(sentence.english(first).split()) in WORDS:
             seen.add(sentence.german)
             yield sentence
-
-
-def split_of(pairs: list[tuple[str, str]]) -> str:
-    """The split that may use these pairs together, "" if none may."""
-    found = {bucket(*pair, buckets=BUCKETS) for pair in pairs} & {0, 1}
-    return "train" if not found else HELD_OUT[found.pop()] if len(found) == 1 else ""
-
-
-def chooser(draw: Draw, usual: float) -> Choose:
-    """Translations at random: the first option with probability ``usual``, else one of the others."""
-
-    def choose(*options: str) -> str:
-        others = options[1:]
-        if not others or not any(others) or draw.chance(usual):
-            return options[0]
-        return draw.pick(others)
-
-    return choose

@@ -6,12 +6,15 @@ Knows nothing about languages. Only ``Random.random`` is used: it is the one met
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from random import Random
 from typing import TypeVar
 
 Item = TypeVar("Item")
+
+# Picks one of several right ways to say a thing; the first is the usual one. If all others are "", there are none.
+Choose = Callable[..., str]
 
 
 class Draw:
@@ -41,6 +44,21 @@ class Draw:
             if position < 0:
                 return item
         return items[-1][0]
+
+
+def first(*options: str) -> str:
+    """The ``Choose`` that always takes the most likely option."""
+    return options[0]
+
+
+def chooser(draw: Draw, usual: float) -> Choose:
+    """Options at random: the first with probability ``usual``, else one of the others."""
+
+    def choose(*options: str) -> str:
+        others = options[1:]
+        return options[0] if not any(others) or draw.chance(usual) else draw.pick(others)
+
+    return choose
 
 
 @lru_cache(maxsize=1 << 17)

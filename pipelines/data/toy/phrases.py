@@ -6,20 +6,12 @@ sentence has several translations.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from pipelines.data.toy import english, german
+from pipelines.data.toy.draw import Choose
 from pipelines.data.toy.lexicon import Adjective, Noun
-
-# Picks one of several right translations; the first is the most likely one. A second option "" means there is none.
-Choose = Callable[..., str]
-
-
-def first(*options: str) -> str:
-    """The ``Choose`` that always takes the most likely translation."""
-    return options[0]
 
 
 class Nominal(Protocol):

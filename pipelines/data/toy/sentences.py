@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from pipelines.data.toy import english as english_forms
 from pipelines.data.toy.clauses import Clause
-from pipelines.data.toy.phrases import Choose, NounPhrase, Pronoun
+from pipelines.data.toy.draw import Choose
+from pipelines.data.toy.phrases import NounPhrase, Pronoun
 from pipelines.data.toy.sampling import Sampler
 
 

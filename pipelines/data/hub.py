@@ -1,0 +1,76 @@
+"""Pairs from a dataset on the Hugging Face hub. Knows the datasets library; knows nothing about tasks or formats."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset, load_dataset
+
+from pipelines.cli import UserError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hub:
+    """Where a dataset lies on the hub. Only data files are read: datasets 4 and later run no dataset's code."""
+
+    path: str  # owner/name
+    config: str | None = None
+    folder: str | None = None  # for revision refs/convert/parquet, which has a folder per config and no config names
+    revision: str | None = None
+    splits: Mapping[str, str] = field(
+        default_factory=lambda: {"train": "train", "validation": "validation", "test": "test"}
+    )  # our name -> the dataset's
+
+    def load(self, split: str, columns: tuple[str, str], limit: int | None = None) -> Dataset:
+        """The split's pairs without those that have an empty side, of which some of these datasets have a few.
+
+        Raises:
+            UserError: no such split, column, dataset, or no network.
+        """
+        if split not in self.splits:
+            raise UserError(f"{self.path} has no split {split!r}; it has {', '.join(self.splits)}")
+        dataset = self._fetch(self.splits[split]).flatten()
+        source, target = (self._name(column, dataset.column_names) for column in columns)
+        dataset = dataset.select_columns([source, target]).rename_columns({source: "source", target: "target"})
+        table = dataset.data.table
+        full = np.flatnonzero(_has_text(table["source"]) & _has_text(table["target"]))
+        if len(full) < len(dataset):
+            log.warning("%s, %s: %d rows with an empty side left out", self.path, split, len(dataset) - len(full))
+            dataset = dataset.select(full)
+        dataset.info.description = ""  # the card's text says nothing about which rows these are
+        return dataset if limit is None else dataset.select(range(min(limit, len(dataset))))
+
+    def _fetch(self, split: str) -> Dataset:
+        try:
+            return load_dataset(
+                self.path, self.config, data_dir=self.folder, revision=self.revision, split=split
+            )  # fmt: skip
+        except (OSError, ValueError, RuntimeError) as error:  # the library's errors of network, name, config and split
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(
+                f"cannot load {self.path} from the Hugging Face hub ({reason}); check the network and the name, "
+                "or give local files: task.data_files={train: F, validation: F, test: F}"
+            ) from None
+
+    def _name(self, column: str, names: list[str]) -> str:
+        last = column.rsplit(".", 1)[-1]
+        for name in (column, last):
+            if name in names:
+                return name
+        raise UserError(
+            f"{self.path} has no column {column!r} (it has {', '.join(names)}); "
+            "set task.source_column and task.target_column"
+        )
+
+
+def _has_text(column: pa.ChunkedArray) -> np.ndarray:
+    """Which values are more than white space."""
+    length = pc.utf8_length(pc.utf8_trim_whitespace(column))
+    return pc.greater(pc.fill_null(length, 0), 0).to_numpy()
