@@ -28,6 +28,10 @@ class Examples:
     inputs: Sequence[list[int]]
     """encoder token ids"""
     references: Sequence[str]
+    large_texts: Sequence[str]
+    """what the large model alone writes"""
+    large_tokens: Sequence[list[int]]
+    """the same as token ids, EOS included where it was written"""
     metric: str
     """"bleu" or "rouge" """
 
@@ -56,7 +60,7 @@ class Figure:
 
 
 class Comparison:
-    """The large model's side, decoded once, and ``measure`` for each small model."""
+    """The large model and the rows; ``measure`` for each small model."""
 
     def __init__(
         self,
@@ -73,32 +77,31 @@ class Comparison:
         self._policy = policy
         self._examples = examples
         self._batch_size = batch_size
-        self._large_rows = self._decode(None, bild.LargeOnly(), "large alone")
 
     @property
     def large_quality(self) -> float:
         """Headline score of the large model alone on the same rows."""
-        return _score(self._examples.metric, self._texts_statistics(self._large_rows))
+        return _score(self._examples.metric, self._statistics(self._examples.large_texts))
 
     def measure(self, small: PreTrainedModel, label: str) -> Measured:
         """Decode with the policy and alone, and compare the two models on the large one's outputs."""
+        examples = self._examples
         with_policy = self._decode(small, self._policy, f"{label}: with the policy")
         alone = self._decode(small, bild.SmallOnly(), f"{label}: small alone")
         pad = Decoder(self._large, small, self._tokenizer, self._decoding).pad
-        outputs = [row.tokens for row in self._large_rows]
         stats = [row.stats for row in with_policy]
         return Measured(
             counts=np.array([[s.accepted, s.drafted, s.tokens, s.large_steps] for s in stats], dtype=np.float64),
-            likeness=overlap(self._large, small, self._examples.inputs, outputs, pad, self._batch_size, label),
-            quality=self._texts_statistics(alone),
+            likeness=overlap(self._large, small, examples.inputs, examples.large_tokens, pad, self._batch_size, label),
+            quality=self._statistics([row.text for row in alone]),
         )
 
-    def _decode(self, small: PreTrainedModel | None, policy: Policy, label: str) -> list[DecodedRow]:
+    def _decode(self, small: PreTrainedModel, policy: Policy, label: str) -> list[DecodedRow]:
         decoder = Decoder(self._large, small, self._tokenizer, self._decoding)
         return decode_rows(decoder, policy, self._examples.inputs, self._batch_size, None, label)
 
-    def _texts_statistics(self, rows: Sequence[DecodedRow]) -> np.ndarray:
-        return row_statistics(self._examples.metric, [row.text for row in rows], self._examples.references)
+    def _statistics(self, texts: Sequence[str]) -> np.ndarray:
+        return row_statistics(self._examples.metric, texts, self._examples.references)
 
 
 def figures(before: Measured, after: Measured, metric: str, seed: int) -> dict[str, Figure]:

@@ -150,10 +150,20 @@ def _rows_of(file: Path, identity: dict[str, Any]) -> int | None:
 
 
 def _refuse_other(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
-    keys = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
-    if keys:
-        differences = ", ".join(f"{key} ({found.get(key)} there, {wanted.get(key)} now)" for key in keys)
+    """Raise UserError that names every key in which the outputs in ``folder`` are not those that are wanted."""
+    missing = "(not set)"
+    differing = [
+        f"{key} is {_shown(found.get(key, missing))} there and {_shown(wanted.get(key, missing))} now"
+        for key in {**wanted, **found}
+        if found.get(key, missing) != wanted.get(key, missing)
+    ]
+    if differing:
         raise UserError(
-            f"{folder} holds the outputs of another run, which differs in {differences}; "
-            "go back to that value, write elsewhere (align.outputs=FOLDER) or remove the folder"
+            f"{folder} holds other outputs: {'; '.join(differing)}. Give the old settings to use them, "
+            "align.outputs=FOLDER for new ones, or delete the folder"
         )
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:12] + "..."

@@ -8,7 +8,7 @@ import bild
 from pipelines.alignment import report
 from pipelines.alignment.comparison import Comparison, Examples, Figure, Measured, as_json, figures
 from pipelines.data.vocabulary import train_tokenizer
-from pipelines.evaluation.decode import Decoding
+from pipelines.evaluation.decode import Decoder, Decoding
 from pipelines.evaluation.scoring import Interval
 from tests.bild.models import tiny_t5
 
@@ -71,8 +71,10 @@ def comparison():
     tokenizer = train_tokenizer(SOURCES, 300)
     large = tiny_t5(0, vocab=len(tokenizer))
     encoded = tokenizer(SOURCES)["input_ids"]
-    examples = Examples(encoded, ["ein Hund"] * len(SOURCES), "bleu")
     decoding = Decoding(max_new_tokens=12)
+    written = Decoder(large, None, tokenizer, decoding).decode(bild.LargeOnly(), encoded, range(len(SOURCES)))
+    texts, tokens = [row.text for row in written], [row.tokens for row in written]
+    examples = Examples(encoded, ["ein Hund"] * len(SOURCES), texts, tokens, "bleu")
     policy = bild.BigLittle(fallback=0.0, rollback=1.0)
     return large, Comparison(large, tokenizer, decoding, policy, examples, batch_size=3)
 

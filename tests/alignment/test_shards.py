@@ -60,9 +60,9 @@ def test_the_manifest_lists_rows_and_hashes_and_nothing_partial_stays(tmp_path):
 @pytest.mark.parametrize(
     ("identity", "named"),
     [
-        ({**IDENTITY, "align.temperature": 0.7}, r"align\.temperature \(0\.0 there, 0\.7 now\)"),
-        ({**IDENTITY, "seed": 3}, r"seed \(None there, 3 now\)"),
-        ({"task.source": "abc"}, r"align\.temperature \(0\.0 there, None now\)"),
+        ({**IDENTITY, "align.temperature": 0.7}, r"align\.temperature is 0\.0 there and 0\.7 now"),
+        ({**IDENTITY, "seed": 3}, r"seed is \(not set\) there and 3 now"),
+        ({"task.source": "abc"}, r"align\.temperature is 0\.0 there and \(not set\) now"),
     ],
 )
 def test_another_run_is_refused_by_the_key_that_differs(tmp_path, complete, identity, named):
@@ -111,7 +111,7 @@ def test_the_manifest_of_something_else_is_refused(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     manifest.write(tmp_path, identity={"train.seed": 0})
     folder = ShardFolder(tmp_path, Plan(rows=1, shard_rows=1, samples=1), IDENTITY)
-    with pytest.raises(UserError, match=r"train\.seed \(0 there, None now\)"):
+    with pytest.raises(UserError, match=r"train\.seed is 0 there and \(not set\) now"):
         folder.finished([0])
 
 

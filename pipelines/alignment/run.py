@@ -1,0 +1,133 @@
+"""The steps of an alignment: the large model answers, the answers become training rows, two small models are compared.
+
+Knows loaded models, a task and the folder of outputs; knows nothing about Hydra, tables or where models lie.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, concatenate_datasets
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+import bild
+from bild.policies.base import Policy
+from pipelines.alignment.comparison import Comparison, Examples, Figure, figures
+from pipelines.alignment.outputs import Processes, Sources, write_outputs
+from pipelines.alignment.settings import AlignSettings
+from pipelines.alignment.shards import Plan, ShardFolder
+from pipelines.data.encode import encode
+from pipelines.data.task import Task, fingerprint
+from pipelines.evaluation.decode import Decoder, Decoding, source_ids
+from pipelines.evaluation.fingerprint import model_hash, tokenizer_hash
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the large model wrote for one split."""
+
+    rows: Dataset
+    """index, sample, source, target (its text), tokens; ordered by index, then sample"""
+    summary: dict[str, int]
+    """outputs, tokens, empty, cut"""
+    identity: dict[str, Any]
+    """what decided them"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """The large model with everything that decides how it is run, but not how it answers."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    engine: str
+    batch_size: int
+    processes: Processes
+
+    def answer(self, task: Task, split: str, dataset: Dataset, settings: AlignSettings, seed: int) -> Outputs:
+        """Outputs for every row of ``dataset``, from ``{settings.outputs}/{split}`` as far as they are there."""
+        identity = {
+            "split": split,
+            "rows": len(dataset),
+            "data": fingerprint(dataset),
+            "task.prefix": task.prefix,
+            "task.source_length": task.source_length,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "large": model_hash(self.model),
+            "tokenizer": tokenizer_hash(self.tokenizer),
+            **settings.identity(task.target_length, seed),
+        }
+        plan = Plan(rows=len(dataset), shard_rows=settings.shard_rows, samples=settings.samples)
+        folder = ShardFolder(Path(settings.outputs) / split, plan, identity)
+        decoding = Decoding(
+            max_new_tokens=settings.max_new_tokens(task.target_length),
+            do_sample=settings.temperature > 0,
+            temperature=settings.temperature,
+            seed=seed,
+            engine=self.engine,
+        )
+        summary = write_outputs(
+            folder,
+            Sources(dataset["source"], source_ids(dataset["source"], self.tokenizer, task)),
+            partial(Decoder(self.model, None, self.tokenizer, decoding).decode, bild.LargeOnly()),
+            batch_size=self.batch_size,
+            eos_token_ids=end_tokens(self.model),
+            processes=self.processes,
+        )
+        return Outputs(folder.dataset(), summary, identity)
+
+
+def greedy(settings: AlignSettings) -> AlignSettings:
+    """The same settings with one greedy output per input: what held-out rows are compared with."""
+    return replace(settings, temperature=0.0, samples=1)
+
+
+def training_rows(rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task) -> Dataset:
+    """``input_ids``, ``attention_mask`` and ``labels``; the labels are the very tokens that the large model wrote.
+
+    They are not made from the text again: that may split it otherwise, and would end outputs that were cut with an EOS.
+    """
+    inputs = encode(rows, tokenizer, task).remove_columns("labels")
+    return concatenate_datasets([inputs, rows.select_columns("tokens").rename_column("tokens", "labels")], axis=1)
+
+
+def compare(
+    large: PreTrainedModel,
+    before: PreTrainedModel,
+    after: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    policy: Policy,
+    references: Dataset,
+    outputs: Outputs,
+    *,
+    batch_size: int,
+    engine: str,
+    seed: int,
+) -> tuple[dict[str, Figure], float]:
+    """Figures before and after on some held-out rows, and the large model's own score on them.
+
+    Args:
+        references: the task's rows (source, target).
+        outputs: the large model's, for the same rows, greedy.
+    """
+    examples = Examples(
+        inputs=source_ids(references["source"], tokenizer, task),
+        references=references["target"][:],
+        large_texts=outputs.rows["target"][: len(references)],
+        large_tokens=outputs.rows["tokens"][: len(references)],
+        metric=task.metric,
+    )
+    decoding = Decoding(max_new_tokens=task.target_length, engine=engine)
+    comparison = Comparison(large, tokenizer, decoding, policy, examples, batch_size)
+    measured = [comparison.measure(small, label) for small, label in ((before, "before"), (after, "after"))]
+    return figures(*measured, task.metric, seed), comparison.large_quality
+
+
+def end_tokens(model: PreTrainedModel) -> list[int]:
+    """Ids that end an output."""
+    ids = model.generation_config.eos_token_id
+    return [] if ids is None else ids if isinstance(ids, list) else [ids]
