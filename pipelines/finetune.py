@@ -1,0 +1,43 @@
+"""``python -m pipelines.finetune model=t5-small task=xsum``: fine-tune a model on a task.
+
+Composes, runs, reports. Killed and started again with the same command it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig, OmegaConf
+
+from pipelines.cli import entry
+
+
+def main(config: DictConfig) -> None:
+    # Heavy, and not needed to say that a key is misspelt.
+    from pipelines.data.encode import encode
+    from pipelines.evaluation.config import instantiated
+    from pipelines.models import identity, load
+    from pipelines.training.identity import task_identity
+    from pipelines.training.report import leave, say
+    from pipelines.training.run import train
+
+    task, model, settings = (instantiated(config, node) for node in ("task", "model", "train"))
+    train_pairs, validation_pairs = task.load("train", config.limit), task.load("validation", config.limit)
+    texts = (text for column in ("source", "target") for text in train_pairs[column])
+    loaded = load(model, task.name, "finetune", texts=texts, seed=settings.seed)
+    say(loaded.note)
+    summary = train(
+        model=loaded.model,
+        tokenizer=loaded.tokenizer,
+        train_dataset=encode(train_pairs, loaded.tokenizer, task),
+        validation_dataset=encode(validation_pairs, loaded.tokenizer, task),
+        references=validation_pairs["target"],
+        task=task,
+        settings=settings,
+        out=config.out,
+        identity={**task_identity(task, train_pairs, validation_pairs), **identity(model)},
+        notes={"finetune.yaml": OmegaConf.to_yaml(config, resolve=True)},
+    )
+    leave(summary)
+
+
+if __name__ == "__main__":
+    entry("finetune", main)

@@ -1,0 +1,160 @@
+"""A trainer from settings: transformers' arguments, batches, loss, callbacks.
+
+Knows how this project's settings are called in transformers; knows nothing about files or resuming.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import (
+    DataCollatorForSeq2Seq,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Seq2SeqTrainingArguments,
+)
+from transformers.trainer_callback import ProgressCallback
+
+from pipelines.cli import UserError
+from pipelines.data.task import Task
+from pipelines.training.batches import MicroBatches, Updates
+from pipelines.training.interrupt import Interrupt
+from pipelines.training.loss import IGNORED, TokenLoss
+from pipelines.training.patience import Patience
+from pipelines.training.progress import Progress
+from pipelines.training.settings import TrainSettings
+from pipelines.training.trainer import Trainer
+from pipelines.training.validation import Validation
+
+SCHEDULES = {"constant": "constant_with_warmup"}  # where transformers has another name
+
+
+def build_trainer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train_dataset: Dataset,
+    validation_dataset: Dataset,
+    references: Sequence[str] | None,
+    *,
+    task: Task,
+    settings: TrainSettings,
+    out: Path,
+    identity: dict[str, Any],
+    interrupt: Interrupt,
+) -> tuple[Trainer, Validation]:
+    """The trainer of a run and the validation that it uses, ready to start or to resume."""
+    arguments = training_arguments(settings, out)
+    rows = len(validation_dataset) if settings.evaluate_rows is None else settings.evaluate_rows
+    rows = min(rows, len(validation_dataset))
+    validation = Validation(
+        model,
+        tokenizer,
+        validation_dataset.select(range(rows)),
+        None if references is None else references[:rows],
+        metric=task.metric,
+        max_new_tokens=task.target_length,
+        batch_size=settings.evaluate_batch_size,
+        rank=arguments.process_index,
+        processes=arguments.world_size,
+    )
+    arguments.metric_for_best_model = validation.headline
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=train_dataset,
+        eval_dataset=validation_dataset,
+        processing_class=tokenizer,
+        data_collator=DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=IGNORED),
+        compute_loss_func=TokenLoss(settings.label_smoothing),
+        callbacks=[Patience(validation.headline, settings.patience)],
+        batches=micro_batches(train_dataset, settings, arguments.process_index, arguments.world_size),
+        validate=validation,
+        identity=identity,
+        interrupt=interrupt,
+        keep=settings.keep,
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(Progress())
+    return trainer, validation
+
+
+def training_arguments(settings: TrainSettings, out: Path) -> Seq2SeqTrainingArguments:
+    """transformers' name for each setting. Adafactor is the paper's: external rate, no scaling, no other clipping."""
+    evaluates = settings.evaluate_every is not None
+    arguments = Seq2SeqTrainingArguments(
+        output_dir=str(out),
+        max_steps=settings.max_steps,
+        gradient_accumulation_steps=settings.accumulation,
+        optim="adafactor",  # with scale_parameter=False, relative_step=False; warmup_init=False is its default
+        learning_rate=settings.learning_rate,
+        weight_decay=0.0,
+        max_grad_norm=0.0,
+        lr_scheduler_type=SCHEDULES.get(settings.schedule, settings.schedule),
+        warmup_steps=settings.warmup_steps,
+        bf16=wants_bf16(settings),
+        seed=settings.seed,
+        use_cpu=settings.device == "cpu",
+        average_tokens_across_devices=True,
+        eval_strategy="steps" if evaluates else "no",
+        eval_steps=settings.evaluate_every,
+        greater_is_better=True,
+        save_strategy="steps",
+        save_steps=settings.save_every,
+        logging_strategy="steps",
+        logging_steps=settings.log_every,
+        report_to=[] if settings.wandb == "disabled" else ["wandb"],
+        disable_tqdm=False,
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs in one process would mean DataParallel; use accelerate
+    return arguments
+
+
+def micro_batches(dataset: Dataset, settings: TrainSettings, rank: int, processes: int) -> MicroBatches:
+    """This process's share of every update.
+
+    Raises:
+        UserError: an update cannot be cut into that many pieces, or there are fewer examples than one update needs.
+    """
+    parts = settings.accumulation * processes
+    if settings.tokens_per_batch is None and settings.batch_size < parts:
+        raise UserError(
+            f"train.batch_size={settings.batch_size} cannot be cut into train.accumulation={settings.accumulation} "
+            f"pieces for each of {processes} processes: raise it to at least {parts}"
+        )
+    updates = Updates(
+        list(zip(map(len, dataset["input_ids"]), map(len, dataset["labels"]), strict=True)),
+        batch_size=settings.batch_size,
+        tokens_per_batch=settings.tokens_per_batch,
+        group_by_length=settings.group_by_length,
+        parts=parts,
+        seed=settings.seed,
+    )
+    if len(updates) == 0:
+        raise UserError(
+            f"the train split has {len(dataset)} examples, too few for one batch: lower train.batch_size "
+            f"({settings.batch_size}), or train.accumulation"
+        )
+    return MicroBatches(updates, accumulation=settings.accumulation, rank=rank, processes=processes)
+
+
+def wants_bf16(settings: TrainSettings) -> bool:
+    """Whether to compute in bfloat16 (weights and optimizer stay in float32)."""
+    has = settings.device != "cpu" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    if settings.bf16 is True and not has:
+        raise UserError("train.bf16=true: this device does not compute in bfloat16; use train.bf16=auto")
+    return has if settings.bf16 == "auto" else bool(settings.bf16)
+
+
+def processes() -> int:
+    """Number of processes that train together, as ``accelerate launch`` says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that prints and writes."""
+    return int(os.environ.get("RANK", "0")) == 0

@@ -1,0 +1,43 @@
+"""The finished checkpoint: the best weights in the run's own folder, ready for ``from_pretrained``.
+
+Knows the folder of a run; knows nothing about the trainer.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pipelines.training import manifest
+from pipelines.training.weights import save_model
+
+
+def write_final(
+    out: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Mapping[str, str],
+    about: Mapping[str, Any],
+) -> None:
+    """Put model, tokenizer and ``texts`` (content by file name) into ``out`` and seal them.
+
+    Everything is written to the side first; while the files are swapped there is no manifest, so that a mixture of
+    old and new ones never counts as a checkpoint.
+    """
+    draft = out / ".final"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    save_model(model, tokenizer, draft)
+    for name, text in texts.items():
+        (draft / name).write_text(text, encoding="utf-8")
+    names = [path.name for path in draft.iterdir()]
+    (out / manifest.NAME).unlink(missing_ok=True)
+    for name in names:
+        os.replace(draft / name, out / name)
+    draft.rmdir()
+    manifest.write(out, names, **about)

@@ -1,0 +1,47 @@
+"""The training loss: cross-entropy per target token over the whole update, however it is cut up.
+
+Knows logits and labels; knows nothing about models or the trainer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORED = -100  # label of padding
+
+
+class TokenLoss:
+    """Sum of cross-entropies over this part of an update, divided by the target tokens of the whole update.
+
+    The parts of an update (accumulated batches, processes) then add up to the same loss and gradient as one large
+    batch, whatever the lengths of their labels. Trainer's own division is not used: for T5 it is skipped, because
+    its forward takes keyword arguments, and a mean of means weighs short batches too heavily.
+    """
+
+    def __init__(self, label_smoothing: float) -> None:
+        self.label_smoothing = label_smoothing
+
+    def __call__(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        """Loss of one part.
+
+        Args:
+            outputs: has ``logits`` (B, T, V).
+            labels: (B, T) int64, ``IGNORED`` where there is no target.
+            num_items_in_batch: target tokens of the whole update, over all parts and processes; None = of this part.
+        """
+        logits = outputs["logits"]
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
+        total = F.cross_entropy(
+            logits.flatten(0, 1),
+            labels.flatten(),
+            ignore_index=IGNORED,
+            label_smoothing=self.label_smoothing,
+            reduction="sum",
+        )
+        items = labels.ne(IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+        return total / items

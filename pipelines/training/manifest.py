@@ -1,0 +1,121 @@
+"""What makes a folder of files a checkpoint: a manifest of sizes and hashes, written last and renamed into place.
+
+Knows files; knows nothing about models or training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+NAME = "manifest.json"
+FORMAT = 1
+BLOCK = 1 << 20  # bytes read at a time
+
+
+class IncompleteError(Exception):
+    """The folder is not a complete checkpoint. The message says in a few words what is wrong."""
+
+
+def write(folder: str | Path, names: Iterable[str] | None = None, **about: Any) -> None:
+    """Seal the files of a checkpoint: flush each to disk, then write ``manifest.json`` atomically.
+
+    Args:
+        names: the checkpoint's files; None = all that lie directly in ``folder`` and are not hidden.
+        about: JSON-like values to keep beside the hashes, such as the step or the settings of the run.
+    """
+    folder = Path(folder)
+    members = _members(folder) if names is None else [folder / name for name in sorted(names)]
+    files = {path.name: _describe(path) for path in members}
+    write_json(folder / NAME, {"format": FORMAT, **about, "files": files})
+    _sync(folder)
+
+
+def read(folder: str | Path) -> dict[str, Any]:
+    """The manifest as it stands, files not checked.
+
+    Raises:
+        IncompleteError: there is none, or it cannot be read.
+    """
+    try:
+        manifest = json.loads((Path(folder) / NAME).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise IncompleteError(f"it has no {NAME}") from None
+    except (OSError, ValueError) as error:
+        raise IncompleteError(f"its {NAME} cannot be read ({error})") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "files" not in manifest:
+        raise IncompleteError(f"its {NAME} is not of format {FORMAT}")
+    return manifest
+
+
+def check(folder: str | Path, hashes: bool = True) -> dict[str, Any]:
+    """The manifest of a complete checkpoint.
+
+    Args:
+        hashes: read every file and compare its SHA-256; without, only the sizes are compared.
+
+    Raises:
+        IncompleteError: no manifest, or a file that is missing or not what the manifest says.
+    """
+    folder = Path(folder)
+    manifest = read(folder)
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise IncompleteError(f"{name} is missing")
+        size = path.stat().st_size
+        if size != expected["size"]:
+            raise IncompleteError(f"{name} has {size} bytes instead of {expected['size']}")
+        if hashes and _hash(path) != expected["sha256"]:
+            raise IncompleteError(f"{name} is corrupt (its hash differs from the manifest's)")
+    return manifest
+
+
+def is_complete(folder: str | Path) -> bool:
+    """Whether ``folder`` holds a checkpoint whose files are all there and unharmed."""
+    try:
+        check(folder)
+    except IncompleteError:
+        return False
+    return True
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the whole new one, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as stream:
+        json.dump(value, stream, indent=2, ensure_ascii=False)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+
+
+def _members(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_file() and p.name != NAME and not p.name.startswith("."))
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    _sync(path)
+    return {"size": path.stat().st_size, "sha256": _hash(path)}
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Have the disk keep a file, or a folder's list of names, before anything relies on it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,168 @@
+"""One training, from its start or from where it stopped, to a finished checkpoint.
+
+Knows the folder of a run and when it is done; knows nothing about where models and data come from.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerState
+
+from pipelines.data.task import Task
+from pipelines.training import checkpoints, manifest
+from pipelines.training.build import build_trainer, is_main_process
+from pipelines.training.card import model_card
+from pipelines.training.final import write_final
+from pipelines.training.identity import start_identity
+from pipelines.training.interrupt import Interrupt, InterruptError
+from pipelines.training.patience import out_of_patience
+from pipelines.training.settings import TrainSettings
+from pipelines.training.trainer import Trainer
+from pipelines.training.weights import load_weights
+
+
+@dataclass(frozen=True)
+class TrainSummary:
+    """What a training came to."""
+
+    out: Path
+    steps: int  # done so far, over all starts
+    max_steps: int
+    metric: str  # name of the validation metric
+    best: float | None  # its best value; None without an evaluation
+    best_step: int | None
+    seconds: float  # of this start
+    resumed_from: int | None  # step, None = from the beginning
+    ended: str  # "complete", "early" (out of patience), "signal" (saved and left), "before" (nothing was left to do)
+    signal: int | None  # its number, if one ended it
+
+
+def train(
+    *,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train_dataset: Dataset,
+    validation_dataset: Dataset,
+    task: Task,
+    settings: TrainSettings,
+    out: str | Path,
+    identity: Mapping[str, Any],
+    references: Sequence[str] | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> TrainSummary:
+    """Train until ``settings.max_steps``, going on from the last complete checkpoint in ``out``.
+
+    Args:
+        model: the starting point; its weights are changed.
+        train_dataset, validation_dataset: encoded, see ``pipelines.data.encode``.
+        out: folder of the run; the finished model lies in it, checkpoints in ``checkpoint-{step}`` inside.
+        identity: what decides the weights beside ``settings``: JSON-like values by the names the user gives them.
+        references: validation targets as text; None = ``validation_dataset``'s labels read back.
+        notes: text files to keep beside the weights, by name.
+
+    Raises:
+        UserError: ``out`` holds another run or no usable checkpoint, the disk is full, or there is too little data.
+    """
+    started = time.monotonic()
+    out = Path(out)
+    identity = {**identity, **start_identity(model, tokenizer), **settings.identity()}
+    checkpoint = checkpoints.resumable(out, identity, settings.max_steps)
+    interrupt = Interrupt()
+    trainer, validation = build_trainer(
+        model,
+        tokenizer,
+        train_dataset,
+        validation_dataset,
+        references,
+        task=task,
+        settings=settings,
+        out=out,
+        identity=identity,
+        interrupt=interrupt,
+    )
+    with interrupt.caught():
+        try:
+            _advance(trainer, checkpoint, settings, validation.headline)
+            ended = _ending(trainer, settings, interrupt)
+        except InterruptError:
+            ended = "signal"
+    if ended != "signal" and is_main_process():
+        ended = _finish(trainer, out, identity, task, notes, ended)
+    trainer.accelerator.wait_for_everyone()
+    state = trainer.state
+    return TrainSummary(
+        out=out,
+        steps=state.global_step,
+        max_steps=settings.max_steps,
+        metric=validation.headline.removeprefix("eval_"),
+        best=state.best_metric,
+        best_step=state.best_global_step,
+        seconds=time.monotonic() - started,
+        resumed_from=None if checkpoint is None else checkpoint.step,
+        ended=ended,
+        signal=interrupt.received,
+    )
+
+
+def _advance(trainer: Trainer, checkpoint: checkpoints.Checkpoint | None, settings: TrainSettings, metric: str) -> None:
+    """Do what is left of the run: an evaluation that was interrupted, then the steps."""
+    if checkpoint is None:
+        trainer.train()
+        return
+    trainer.adopt(checkpoint)
+    if _owes_evaluation(trainer.state, settings, metric):
+        trainer.settle()
+    patience_lost = out_of_patience(trainer.state.log_history, metric, settings.patience)
+    if checkpoint.step < settings.max_steps and not patience_lost:
+        trainer.train(resume_from_checkpoint=str(checkpoint.folder))
+
+
+def _owes_evaluation(state: TrainerState, settings: TrainSettings, metric: str) -> bool:
+    step, every = state.global_step, settings.evaluate_every
+    due = every is not None and (step % every == 0 or step >= settings.max_steps)
+    return due and not any(metric in entry and entry["step"] == step for entry in state.log_history)
+
+
+def _ending(trainer: Trainer, settings: TrainSettings, interrupt: Interrupt) -> str:
+    if interrupt.received is not None:
+        return "signal"
+    return "complete" if trainer.state.global_step >= settings.max_steps else "early"
+
+
+def _finish(
+    trainer: Trainer,
+    out: Path,
+    identity: Mapping[str, Any],
+    task: Task,
+    notes: Mapping[str, str] | None,
+    ended: str,
+) -> str:
+    """Write the best weights into ``out``, unless they are there; returns how the run ended."""
+    state = trainer.state
+    about = {"step": state.global_step, "best_step": state.best_global_step, "identity": dict(identity)}
+    try:
+        there = manifest.check(out)
+    except manifest.IncompleteError:
+        there = {}
+    if about.items() <= there.items():
+        return "before"
+    if state.best_global_step is not None and state.best_global_step != state.global_step:
+        load_weights(trainer.model, out / f"{checkpoints.PREFIX}{state.best_global_step}")
+    facts = {"task": f"{task.name} (version {task.version})", "steps": state.global_step}
+    if state.best_metric is not None:
+        facts["validation"] = f"{task.metric} {state.best_metric:.2f} after {state.best_global_step} steps"
+    card = model_card(out.name, f"Trained on the task {task.name} with Adafactor.", facts, identity)
+    texts = {**({} if notes is None else notes), "README.md": card, checkpoints.STATE: _json(state)}
+    write_final(out, trainer.model, trainer.processing_class, texts, about)
+    return ended
+
+
+def _json(state: TrainerState) -> str:
+    return json.dumps(asdict(state), indent=2, sort_keys=True) + "\n"

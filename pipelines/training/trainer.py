@@ -1,0 +1,202 @@
+"""Seq2SeqTrainer with the parts replaced that this project cannot use: batches, evaluation, checkpoints.
+
+Knows the trainer's inner workings (transformers 5.23); knows nothing about tasks, metrics or configs.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, Seq2SeqTrainer, TrainerCallback, TrainerState
+
+from pipelines.cli import UserError
+from pipelines.training import checkpoints, manifest
+from pipelines.training.batches import MicroBatches
+from pipelines.training.interrupt import Interrupt, InterruptError
+from pipelines.training.weights import load_weights, save_model
+
+
+class Trainer(Seq2SeqTrainer):
+    """Trains on given batches, evaluates with a given function, writes checkpoints that are whole or do not count.
+
+    Args:
+        batches: what this process computes, in order.
+        validate: returns metrics named ``eval_*``; called on all processes.
+        identity: kept in every checkpoint's manifest.
+        interrupt: tells when to save and leave.
+        keep: checkpoints kept, the best not counted.
+    """
+
+    def __init__(
+        self,
+        *,
+        batches: MicroBatches,
+        validate: Callable[[], dict[str, float]],
+        identity: dict[str, Any],
+        interrupt: Interrupt,
+        keep: int,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(**arguments)
+        self._batches = batches
+        self._validate = validate
+        self._identity = identity
+        self._interrupt = interrupt
+        self._keep = keep
+        self._settled: TrainerState | None = None
+        self.add_callback(_EpochOrder(batches))
+        self.add_callback(_SaveOnSignal(interrupt))
+
+    def get_train_dataloader(self) -> DataLoader:
+        # Not prepared by accelerate: the batches are already this process's own.
+        return DataLoader(
+            self._remove_unused_columns(self.train_dataset, description="training"),
+            batch_sampler=self._batches,
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
+            generator=torch.Generator(),  # its own, so that making an iterator draws nothing from the global one
+        )
+
+    # ---- evaluation
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Metrics of the current weights. Leaves random states as they were: how often it runs changes no weight.
+
+        Raises:
+            InterruptError: a signal arrived.
+        """
+        with self._interrupt.droppable(), preserved_random_state(self.args.device), self.accelerator.autocast():
+            self.model.eval()
+            try:
+                metrics = self._validate()
+            finally:
+                self.model.train()
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def adopt(self, checkpoint: checkpoints.Checkpoint) -> None:
+        """Take over the weights and the history of a checkpoint."""
+        load_weights(self.model, checkpoint.folder)
+        self.state = TrainerState.load_from_json(str(checkpoint.folder / checkpoints.STATE))
+
+    def settle(self) -> None:
+        """Do the evaluation that the adopted checkpoint owes: its step was done, then a signal ended the run."""
+        self._determine_best_metric(self.evaluate(), None)
+        self._settled = self.state
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        better = super()._determine_best_metric(metrics, trial)
+        if better:
+            self.control.should_save = True
+        return better
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super()._maybe_log_save_evaluate(*args, **kwargs)
+        except InterruptError:
+            # The step is done, only its evaluation is not: the checkpoint owes it, and a resumed run settles it first.
+            self.control.should_evaluate = self.control.should_save = False
+            self.control.should_training_stop = True
+            self._save_checkpoint(self.model, None)
+
+    # ---- checkpoints
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Write a checkpoint under another name, seal it and rename it: it is there whole or not at all.
+
+        Raises:
+            UserError: it cannot be written, for example because the disk is full.
+        """
+        out = Path(self.args.output_dir)
+        final, draft = out / f"{checkpoints.PREFIX}{self.state.global_step}", out / ".checkpoint"
+        try:
+            self._write_checkpoint(draft)
+            if self.args.should_save:
+                if final.exists():  # one that was skipped as incomplete
+                    shutil.rmtree(final)
+                os.replace(draft, final)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise UserError(
+                f"{final} cannot be written ({error}); earlier checkpoints are untouched: make room on the disk and "
+                "run the same command again"
+            ) from error
+        if self.args.should_save:
+            checkpoints.rotate(out, self._keep)
+
+    def _write_checkpoint(self, folder: Path) -> None:
+        if self.args.should_save:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        self.store_flos()
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            save_model(self.model, self.processing_class, folder)
+            self.state.save_to_json(str(folder / checkpoints.STATE))
+        self._save_optimizer_and_scheduler(str(folder))
+        self._save_scaler(str(folder))
+        self._save_rng_state(str(folder))
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            manifest.write(folder, step=self.state.global_step, identity=self._identity)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        # The parent's would add training_args.bin, a pickle.
+        save_model(self.model, self.processing_class, Path(self.args.output_dir if output_dir is None else output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
+        load_weights(self.model if model is None else model, Path(resume_from_checkpoint))
+
+    def _init_training_state(self, max_steps: int, *args: Any) -> tuple[int, int]:
+        position = super()._init_training_state(max_steps, *args)
+        self.state.compute_steps(self.args, max_steps)  # cadences as asked for now, not as in the checkpoint
+        if self._settled is not None:
+            for name in ("log_history", "best_metric", "best_global_step"):
+                setattr(self.state, name, getattr(self._settled, name))
+        return position
+
+
+class _EpochOrder(TrainerCallback):
+    """Tells the batches which epoch comes next. The step alone decides it, so that a resumed run agrees."""
+
+    def __init__(self, batches: MicroBatches) -> None:
+        self._batches = batches
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        per_epoch = math.ceil(len(self._batches) / args.gradient_accumulation_steps)
+        self._batches.epoch = state.global_step // per_epoch
+
+
+class _SaveOnSignal(TrainerCallback):
+    """After a signal: save at the end of this step, without evaluating, and stop."""
+
+    def __init__(self, interrupt: Interrupt) -> None:
+        self._interrupt = interrupt
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._interrupt.received is not None:
+            control.should_evaluate = False
+            control.should_save = True
+            control.should_training_stop = True
+
+
+@contextmanager
+def preserved_random_state(device: torch.device) -> Iterator[None]:
+    """Put torch's and numpy's random states back afterwards."""
+    numpy_state = np.random.get_state()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)

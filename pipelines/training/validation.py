@@ -1,0 +1,84 @@
+"""How good the weights are right now: loss and quality of greedily decoded validation examples.
+
+Knows a model, token ids and references; knows nothing about training or checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase
+
+import bild
+from pipelines.evaluation import scoring
+from pipelines.evaluation.decode import Decoder, Decoding, decode_rows
+from pipelines.training.loss import IGNORED, TokenLoss
+
+
+class Validation:
+    """Called for metrics named ``eval_loss`` and ``eval_bleu`` (or the rouge scores).
+
+    Args:
+        rows: encoded examples (``input_ids``, ``attention_mask``, ``labels``).
+        references: one text per row; None = the labels as text.
+        metric: "bleu" or "rouge".
+        max_new_tokens: of a decoded text, EOS included.
+        rank, processes: several processes share the rows.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        rows: Dataset,
+        references: Sequence[str] | None,
+        *,
+        metric: str,
+        max_new_tokens: int,
+        batch_size: int,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._references = [tokenizer.decode(ids, skip_special_tokens=True) for ids in rows["labels"]]
+        if references is not None:
+            self._references = list(references)
+        self._mine = rows.select(range(rank, len(rows), processes))
+        self._processes = processes
+        self._metric = metric
+        self._max_new_tokens = max_new_tokens
+        self._batch_size = batch_size
+
+    @property
+    def headline(self) -> str:
+        """Name of the metric that decides which checkpoint is the best; higher is better."""
+        return f"eval_{scoring.HEADLINE[self._metric]}"
+
+    @torch.no_grad()
+    def __call__(self) -> dict[str, float]:
+        decoder = Decoder(None, self._model, self._tokenizer, Decoding(max_new_tokens=self._max_new_tokens))
+        decoded = decode_rows(decoder, bild.SmallOnly(), self._mine["input_ids"], self._batch_size, None, "validation")
+        shares = gather_object([([row.text for row in decoded], *self._loss())])
+        texts = [""] * len(self._references)
+        for rank, (share, _, _) in enumerate(shares):
+            texts[rank :: self._processes] = share
+        quality = scoring.score(self._metric, texts, self._references)
+        loss = sum(share[1] for share in shares) / sum(share[2] for share in shares)
+        return {"eval_loss": loss, **{f"eval_{name}": float(value) for name, value in quality.scores.items()}}
+
+    def _loss(self) -> tuple[float, int]:
+        """Sum of the cross-entropies of this process's rows, and their number of target tokens."""
+        collate = DataCollatorForSeq2Seq(self._tokenizer, model=self._model, label_pad_token_id=IGNORED)
+        loss = TokenLoss(label_smoothing=0.0)
+        total, items = 0.0, 0
+        by_length = sorted(self._mine, key=lambda row: len(row["labels"]))
+        for start in range(0, len(by_length), self._batch_size):
+            batch = collate(by_length[start : start + self._batch_size]).to(self._model.device)
+            labels = batch.pop("labels")
+            total += loss(self._model(**batch), labels, num_items_in_batch=1).item()
+            items += int(labels.ne(IGNORED).sum())
+        return total, items

@@ -1,0 +1,35 @@
+"""Weights to and from a folder. Safetensors only; knows nothing about training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write weights, config, generation config and tokenizer."""
+    in_training = model.config.use_cache
+    model.config.use_cache = True  # the trainer switches it off for itself; whoever loads the model wants it
+    try:
+        model.save_pretrained(folder)
+    finally:
+        model.config.use_cache = in_training
+    tokenizer.save_pretrained(folder)
+
+
+def load_weights(model: PreTrainedModel, folder: Path) -> None:
+    """Put the weights of a checkpoint into a model of the same shape. Tied weights are stored once.
+
+    Raises:
+        RuntimeError: the weights are not those of this model.
+    """
+    weights: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        weights |= safetensors.torch.load_file(path, device="cpu")
+    outcome = model.load_state_dict(weights, strict=False)
+    missing = set(outcome.missing_keys) - set(model.all_tied_weights_keys)
+    if missing or outcome.unexpected_keys:
+        raise RuntimeError(f"{folder}: missing weights {sorted(missing)}, unexpected {outcome.unexpected_keys}")
