@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,9 +45,10 @@ def generate(
     decides who writes (``bild.BigLittle()``, ``bild.LargeOnly()``, ``bild.SmallOnly()``); a model that it does not use
     may be None. ``max_new_tokens`` >= 1 counts written tokens, EOS included. Sampling: ``temperature`` >= 0 (0 =
     greedy), ``top_k`` >= 1, ``top_p`` in (0, 1]; ``generator`` is one generator (which gives one seed per row) or one
-    per row. Token ids, lengths and repetition fields come from ``generation_config`` (the large model's by default),
-    sampling fields only from arguments. ``streamer`` as in transformers, for a batch of one: it gets what each round
-    settles. ``engine``: "hf" (transformers' own forward) or "auto".
+    per row. Token ids, minimum lengths and repetition fields come from ``generation_config``, and where it leaves them
+    open from the large model's own; sampling fields and the maximum length only from arguments. ``streamer`` as in
+    transformers, for a batch of one: it gets what each round settles. ``engine``: "hf" (transformers' own forward) or
+    "auto".
 
     Returns a ``DecodeOutput``. Raises ValueError on bad input before any work, and at the first NaN logits, naming the
     model and the step.
@@ -59,8 +61,10 @@ def generate(
     checks.check_mode(policy, sampler)
     models = _models_in_use(large, small, policy)
     lead = next(iter(models.values()))
-    config = lead.generation_config if generation_config is None else generation_config
-    checks.check_generation_config(config, given_by_user=generation_config is not None)
+    if generation_config is not None:
+        checks.check_generation_config(generation_config, given_by_user=True)
+    config = _complete(generation_config, lead.generation_config)
+    checks.check_generation_config(config, given_by_user=False)
     checks.check_inputs(inputs, models, config.pad_token_id)
     batch_size = _batch_size(inputs)
     prompt = torch.full((batch_size, 1), _decoder_start(config), dtype=torch.long, device=lead.device)
@@ -70,9 +74,8 @@ def generate(
         max_length=1 + max_new_tokens,
         eos=list(checks.as_ids(config.eos_token_id)),
         encoder_input_ids=input_ids,
+        device=lead.device,
     )
-    if logits_processor is not None:
-        built.extend(logits_processor)
     return decode(
         models,
         dict.fromkeys(models, inputs),
@@ -82,7 +85,7 @@ def generate(
         config=config,
         sampler=sampler,
         generator=generator,
-        logits_processor=built,
+        logits_processor=built if logits_processor is None else processors.merge(built, logits_processor),
         stopping_criteria=stopping_criteria,
         streamer=streamer,
         engine=engine,
@@ -138,6 +141,17 @@ def _models_in_use(
     """The models that take part, the large one first."""
     candidates = {"large": large if policy.uses_large else None, "small": small if policy.uses_small else None}
     return {name: model for name, model in candidates.items() if model is not None}
+
+
+def _complete(given: GenerationConfig | None, own: GenerationConfig) -> GenerationConfig:
+    """The fields that the user gave; what they left open is the model's own, as in transformers."""
+    if given is None:
+        return own
+    merged = copy.deepcopy(given)
+    for name, value in own.to_dict().items():
+        if getattr(merged, name, None) is None:
+            setattr(merged, name, value)
+    return merged
 
 
 def _batch_size(inputs: dict[str, Any]) -> int:

@@ -5,9 +5,10 @@ The classes are transformers' own. Sampling fields of the config are not read he
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList
 from transformers.generation import logits_process as lp
@@ -16,11 +17,18 @@ Build = Callable[..., Any]
 
 
 def from_config(
-    config: GenerationConfig, *, prompt_length: int, max_length: int, eos: list[int], encoder_input_ids: Tensor | None
+    config: GenerationConfig,
+    *,
+    prompt_length: int,
+    max_length: int,
+    eos: list[int],
+    encoder_input_ids: Tensor | None,
+    device: torch.device,
 ) -> LogitsProcessorList:
     """The processors that ``config`` asks for, in transformers' order.
 
-    ``prompt_length`` and ``max_length`` count decoder tokens, start included; ``encoder_input_ids`` is (B, S) or None.
+    ``prompt_length`` and ``max_length`` count decoder tokens, start included; ``encoder_input_ids`` is (B, S) or None;
+    ``device`` is where the logits will be.
     """
     built = LogitsProcessorList()
 
@@ -28,7 +36,7 @@ def from_config(
         if value is not None and value != neutral:
             built.append(build(value))
 
-    device = "cpu" if encoder_input_ids is None else encoder_input_ids.device
+    add(config.sequence_bias, None, lambda v: lp.SequenceBiasLogitsProcessor(sequence_bias=v))
     if encoder_input_ids is not None:
         add(
             config.encoder_repetition_penalty,
@@ -43,7 +51,6 @@ def from_config(
             0,
             lambda v: lp.EncoderNoRepeatNGramLogitsProcessor(v, encoder_input_ids),
         )
-    add(config.sequence_bias, None, lambda v: lp.SequenceBiasLogitsProcessor(sequence_bias=v))
     add(config.bad_words_ids, None, lambda v: lp.NoBadWordsLogitsProcessor(v, eos))
     if eos:
         add(config.min_length, 0, lambda v: lp.MinLengthLogitsProcessor(v, eos, device=device))
@@ -54,20 +61,30 @@ def from_config(
         )
     add(config.forced_bos_token_id, None, lp.ForcedBOSTokenLogitsProcessor)
     add(config.forced_eos_token_id, None, lambda v: lp.ForcedEOSTokenLogitsProcessor(max_length, v, device=device))
-    add(
-        config.exponential_decay_length_penalty,
-        None,
-        lambda v: lp.ExponentialDecayLengthPenalty(v, eos, prompt_length),
-    )
+    if config.remove_invalid_values:
+        built.append(lp.InfNanRemoveLogitsProcessor())
+    if eos:
+        add(
+            config.exponential_decay_length_penalty,
+            None,
+            lambda v: lp.ExponentialDecayLengthPenalty(v, eos, prompt_length),
+        )
     add(config.suppress_tokens, None, lambda v: lp.SuppressTokensLogitsProcessor(v, device=device))
+    # A forced first token is not the beginning that is suppressed.
+    begin = prompt_length + (prompt_length == 1 and config.forced_bos_token_id is not None)
     add(
         config.begin_suppress_tokens,
         None,
-        lambda v: lp.SuppressTokensAtBeginLogitsProcessor(v, prompt_length, device=device),
+        lambda v: lp.SuppressTokensAtBeginLogitsProcessor(v, begin, device=device),
     )
-    if config.remove_invalid_values:
-        built.append(lp.InfNanRemoveLogitsProcessor())
     return built
+
+
+def merge(built: LogitsProcessorList, given: Sequence[Any]) -> LogitsProcessorList:
+    """The config's processors and the user's. Of the same type the user's stands in its place, as in transformers."""
+    by_type = {type(processor): processor for processor in given}
+    merged = [by_type.get(type(processor), processor) for processor in built]
+    return LogitsProcessorList(merged + [processor for processor in given if processor not in merged])
 
 
 def process(processors: LogitsProcessorList, raw: Tensor, tokens: Tensor, first: Tensor, positions: Tensor) -> Tensor:
@@ -79,10 +96,16 @@ def process(processors: LogitsProcessorList, raw: Tensor, tokens: Tensor, first:
     if len(processors) == 0:
         return raw
     processed = raw.clone()
-    for row, (start, count) in enumerate(zip(first.tolist(), positions.tolist(), strict=True)):
-        for column in range(count):
-            prefix = tokens[row : row + 1, : start + column]
-            processed[row, column] = processors(prefix, raw[row : row + 1, column])[0]
+    rows, ends = torch.arange(len(raw), device=raw.device), first + positions
+    for length in range(int(first[positions > 0].min()), int(ends[positions > 0].max())):
+        here = (first <= length) & (length < ends)
+        if not bool(here.any()):
+            continue
+        # A processor may hold something for each row (the source's n-grams), so every call shows it B rows in their
+        # places; a row without a column of this length stands in as a copy of one that has.
+        shown = torch.where(here, rows, here.int().argmax())
+        scores = processors(tokens[shown, :length], raw[shown, length - first[shown]])
+        processed[rows[here], length - first[here]] = scores[here]
     return processed
 
 
@@ -92,7 +115,14 @@ def split_off_warpers(processors: LogitsProcessorList) -> LogitsProcessorList:
     Raises ValueError on the sampling methods that this decoder does not have.
     """
     own = (lp.TemperatureLogitsWarper, lp.TopKLogitsWarper, lp.TopPLogitsWarper)
-    foreign = (lp.MinPLogitsWarper, lp.TypicalLogitsWarper, lp.EpsilonLogitsWarper, lp.EtaLogitsWarper)
+    foreign = (
+        lp.EpsilonLogitsWarper,
+        lp.EtaLogitsWarper,
+        lp.MinPLogitsWarper,
+        lp.TopHLogitsWarper,
+        lp.TypicalLogitsWarper,
+        lp.UnbatchedClassifierFreeGuidanceLogitsProcessor,
+    )
     for processor in processors:
         if isinstance(processor, foreign):
             raise ValueError(f"{type(processor).__name__} is not supported; use temperature, top_k and top_p")
