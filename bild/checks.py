@@ -12,6 +12,18 @@ from transformers import GenerationConfig, PreTrainedModel
 from bild.policies.base import Policy
 from bild.sampling import Sampler
 
+_ONE_SEQUENCE = {
+    "num_beams": "two-model decoding writes one sequence; leave it at 1",
+    "num_return_sequences": "two-model decoding writes one sequence; leave it at 1",
+}
+_NOT_READ = {
+    "guidance_scale": "it needs a cache of its own; leave it at 1",
+    "watermarking_config": "pass its processor as logits_processor",
+    "stop_strings": "pass a StopStringCriteria as stopping_criteria",
+    "max_time": "pass a MaxTimeCriteria as stopping_criteria",
+}
+"""Fields that transformers' generate() reads and this decoder does not, and what to do instead."""
+
 
 def check_models(large: PreTrainedModel | None, small: PreTrainedModel | None, policy: Policy) -> None:
     """The models that the policy needs are there, are encoder-decoders in eval mode, and stand on one device."""
@@ -34,7 +46,7 @@ def _check_pair(large: PreTrainedModel, small: PreTrainedModel) -> None:
         raise ValueError(f"the large model is on {large.device}, the small one on {small.device}; move one of them")
     for field in ("eos_token_id", "pad_token_id", "decoder_start_token_id"):
         ours, theirs = getattr(large.generation_config, field), getattr(small.generation_config, field)
-        if as_ids(ours) != as_ids(theirs):
+        if set(as_ids(ours)) != set(as_ids(theirs)):
             raise ValueError(
                 f"{field} is {ours} in the large model and {theirs} in the small one; "
                 "a pair must share one tokenizer and its special ids"
@@ -43,11 +55,16 @@ def _check_pair(large: PreTrainedModel, small: PreTrainedModel) -> None:
 
 def check_inputs(inputs: dict[str, Any], models: dict[str, PreTrainedModel], pad_token_id: int | None) -> None:
     """The encoder inputs are a non-empty batch that every model can embed, and padding is masked."""
-    if not inputs:
-        raise ValueError("no input: pass input_ids (B, S), or what the encoder takes, such as input_features")
+    if not any(isinstance(value, Tensor) for value in inputs.values()):
+        raise ValueError(
+            "no input: pass input_ids (B, S) as a tensor, or what the encoder takes, such as input_features"
+        )
     for name, value in inputs.items():
         if isinstance(value, Tensor) and value.numel() == 0:
             raise ValueError(f"{name} is empty (shape {tuple(value.shape)}); pass at least one row and one position")
+    sizes = {name: len(value) for name, value in inputs.items() if isinstance(value, Tensor)}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"the inputs hold different numbers of rows: {sizes}")
     device = next(iter(models.values())).device
     for name, value in inputs.items():
         if isinstance(value, Tensor) and value.device != device:
@@ -89,7 +106,7 @@ def _check_mask(mask: Tensor, ids: Tensor | None) -> None:
 
 def check_lengths(max_new_tokens: int, prompt_length: int, models: dict[str, PreTrainedModel]) -> None:
     """At least one token may be written, and learned positions reach that far."""
-    if isinstance(max_new_tokens, bool) or int(max_new_tokens) != max_new_tokens or max_new_tokens < 1:
+    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
         raise ValueError(f"max_new_tokens={max_new_tokens} must be a whole number >= 1")
     for name, model in models.items():
         for field in ("max_position_embeddings", "max_target_positions"):
@@ -102,16 +119,26 @@ def check_lengths(max_new_tokens: int, prompt_length: int, models: dict[str, Pre
 
 
 def check_generation_config(config: GenerationConfig, *, given_by_user: bool) -> None:
-    """Beams and several sequences per input: an error from the user, one warning from a model's own file."""
-    for field in ("num_beams", "num_return_sequences"):
-        value = getattr(config, field, None)
-        if value is None or value == 1:
+    """Fields that would change the text and are not read: an error from the user, a warning from a model's own file."""
+    for field, remedy in (_ONE_SEQUENCE | _NOT_READ).items():
+        if not _is_set(config, field):
             continue
+        message = f"{field}={getattr(config, field)} in generation_config"
         if given_by_user:
-            raise ValueError(f"{field}={value} is not supported: two-model decoding writes one sequence; leave it at 1")
-        warnings.warn(
-            f"{field}={value} of the model's generation_config is ignored: one sequence is written", stacklevel=4
-        )
+            raise ValueError(f"{message} is not supported: {remedy}")
+        warnings.warn(f"{message} of the model is ignored: {remedy}", stacklevel=4)
+
+
+def check_one_sequence(config: GenerationConfig) -> None:
+    """No beams, and one sequence per input."""
+    for field, remedy in _ONE_SEQUENCE.items():
+        if _is_set(config, field):
+            raise ValueError(f"{field}={getattr(config, field)} is not supported: {remedy}")
+
+
+def _is_set(config: GenerationConfig, field: str) -> bool:
+    value = getattr(config, field, None)
+    return value is not None and (value != 1 or field == "max_time")
 
 
 def check_mode(policy: Policy, sampler: Sampler) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria
 from transformers.generation.utils import GenerateEncoderDecoderOutput
 
 from bild import checks, processors
@@ -39,7 +40,7 @@ def custom_generate(
     if policy is None:
         raise ValueError("custom_generate needs policy=..., such as policy=bild.BigLittle()")
     checks.check_models(model, small, policy)
-    checks.check_generation_config(generation_config, given_by_user=True)
+    checks.check_one_sequence(generation_config)
     sampler = Sampler(
         do_sample=bool(generation_config.do_sample),
         temperature=1.0 if generation_config.temperature is None else generation_config.temperature,
@@ -54,7 +55,10 @@ def custom_generate(
     }
     if small is not None and policy.uses_small:
         models["small"] = small
-        inputs["small"] = {small.main_input_name: inputs_tensor, "attention_mask": mask}
+        inputs["small"] = {small.main_input_name: inputs_tensor}
+        if mask is not None:
+            inputs["small"]["attention_mask"] = mask
+        checks.check_inputs(inputs["small"], models, generation_config.pad_token_id)
     output = decode(
         models,
         inputs,
@@ -65,10 +69,16 @@ def custom_generate(
         sampler=sampler,
         generator=generator,
         logits_processor=processors.split_off_warpers(logits_processor),
-        stopping_criteria=stopping_criteria,
+        stopping_criteria=_own_left_out(stopping_criteria),
         streamer=None,
         engine=engine,
     )
     if generation_config.return_dict_in_generate:
         return GenerateEncoderDecoderOutput(sequences=output.sequences)
     return output.sequences
+
+
+def _own_left_out(criteria: StoppingCriteriaList) -> StoppingCriteriaList:
+    """The list that transformers prepared, without EOS and length: the round loop knows which EOS ends a row."""
+    own = (EosTokenCriteria, MaxLengthCriteria)
+    return StoppingCriteriaList([criterion for criterion in criteria if not isinstance(criterion, own)])

@@ -38,7 +38,7 @@ class BigLittle:
             raise ValueError(f"fallback={self.fallback} must be a probability >= 0 (above 1 = never draft)")
         if not self.rollback >= 0:
             raise ValueError(f"rollback={self.rollback} must be a number of nats >= 0 (inf = never roll back)")
-        if isinstance(self.draft_length, bool) or self.draft_length != int(self.draft_length) or self.draft_length < 1:
+        if isinstance(self.draft_length, bool) or not isinstance(self.draft_length, int) or self.draft_length < 1:
             raise ValueError(f"draft_length={self.draft_length} must be a whole number >= 1")
         if self.rule not in ("paper", "authors"):
             raise ValueError(f"rule={self.rule!r} must be 'paper' or 'authors'")
