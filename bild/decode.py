@@ -57,7 +57,7 @@ class Decoder:
     def _draw_uniforms(self) -> Tensor | None:
         """(B, 2K+1) numbers of this round, as many as any course of it could use, so that streams never shift."""
         streams = self._request.streams
-        return None if streams is None else streams.draw(2 * self._draft_width + 1)
+        return None if streams is None else streams.draw(2 * self._draft_width + 1, self._rows.is_open)
 
     def _draft(self, start: Tensor, uniforms: Tensor | None) -> Draft:
         """Let the small model write until its stop rule, its cap, an EOS or the length limit ends the turn."""
@@ -128,10 +128,10 @@ class Decoder:
         rows.lengths = start + verdict.n_accepted
         ended = (verdict.n_accepted > 0) & rows.is_eos(rows.last()) & (verdict.n_accepted == draft.n_drafted)
         appends = verifying & ~ended & (verdict.next_token >= 0) & (rows.lengths < rows.limit)
+        rows.write(verdict.next_token, appends)
         for runner in (self._large, self._small):
             if runner is not None:
-                runner.rollback(torch.minimum(runner.lengths, rows.lengths))
-        rows.write(verdict.next_token, appends)
+                runner.rollback(torch.minimum(runner.lengths, rows.lengths - 1))
         ended |= appends & rows.is_eos(verdict.next_token) & ~verdict.skip_draft
         ended |= rows.lengths >= rows.limit
         ended |= self._meets_criteria(start)
@@ -200,12 +200,12 @@ class Decoder:
 
     def _check_numbers(self, raw: Tensor, positions: Tensor, name: str) -> None:
         counted = torch.arange(raw.shape[1], device=raw.device) < positions.unsqueeze(-1)
-        broken = (raw.isnan().any(-1) & counted).any(-1)
+        broken = ((raw.isnan() | (raw == torch.inf)).any(-1) & counted).any(-1)
         if bool(broken.any()):
             row = int(broken.nonzero()[0])
             step = int(self._rows.lengths[row]) - self._request.prompt.shape[1]
             raise ValueError(
-                f"the {name} model's logits are NaN in row {row} after {step} written tokens; "
+                f"the {name} model's logits are NaN or infinite in row {row} after {step} written tokens; "
                 "check its weights and dtype (float16 overflows in most T5 models: use bfloat16 or float32)"
             )
 

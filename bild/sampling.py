@@ -28,8 +28,8 @@ class Sampler:
     def __post_init__(self) -> None:
         if not (self.temperature >= 0 and math.isfinite(self.temperature)):
             raise ValueError(f"temperature={self.temperature} must be a finite number >= 0 (0 = greedy)")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k={self.top_k} must be at least 1, or None for the whole vocabulary")
+        if self.top_k is not None and not (isinstance(self.top_k, int) and self.top_k >= 1):
+            raise ValueError(f"top_k={self.top_k} must be a whole number >= 1, or None for the whole vocabulary")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p={self.top_p} must be in (0, 1], or None for the whole distribution")
 
@@ -103,6 +103,14 @@ class RowStreams:
             raise ValueError(f"generator holds {len(generator)} generators for a batch of {batch_size} rows")
         return cls(list(generator))
 
-    def draw(self, n: int) -> Tensor:
-        """(B, n) float32 in [0, 1): the next n numbers of every row."""
-        return torch.stack([torch.rand(n, generator=g, device=g.device) for g in self._generators])
+    def draw(self, n: int, where: Tensor) -> Tensor:
+        """(B, n) float32 in [0, 1): the next n numbers of the rows of the (B,) bool mask, and zeros. The streams of the
+        other rows stand still."""
+        return torch.stack(
+            [
+                torch.rand(n, generator=generator, device=generator.device)
+                if drawing
+                else torch.zeros(n, device=generator.device)
+                for generator, drawing in zip(self._generators, where.tolist(), strict=True)
+            ]
+        )

@@ -46,7 +46,7 @@ class Recorder:
         large_confidences = large_confidence.tolist()
         for row in was_open.nonzero().squeeze(-1).tolist():
             drafted, stopped, accepted, written, next_token = columns[row]
-            # A stopping criterion may have cut accepted tokens.
+            # A stopping criterion may have cut accepted tokens: discarded, but not rolled back.
             kept = min(accepted, written)
             turn = self._counts[row]["rounds"]
             self._traces[row] += [
@@ -62,7 +62,7 @@ class Recorder:
             counts["rounds"] += 1
             counts["drafted"] += drafted
             counts["accepted"] += kept
-            counts["rolled_back"] += drafted - kept
+            counts["rolled_back"] += drafted - accepted
             counts["fallbacks"] += stopped
             counts["tokens"] += written
 
