@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import json
 import sys
+import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -77,6 +77,10 @@ def _text(path: str, number: int, row: dict[str, Any], column: str) -> str:
         raise UserError(f"{path}: row {number}, column {column!r} is {kind}, not text; correct or remove the row")
     if not value.strip():
         raise UserError(f"{path}: row {number}, column {column!r} is empty; fill it or remove the row")
+    if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+        raise UserError(
+            f"{path}: row {number}, column {column!r} has half a character (\\ud800 to \\udfff); correct it"
+        )
     return value
 
 
@@ -105,16 +109,22 @@ def _rows(path: str) -> Iterator[Row]:
                 yield from _csv(path, stream, "," if form == ".csv" else "\t")
             else:
                 yield from _jsonl(path, stream)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason}); convert it to UTF-8") from None
-    except (gzip.BadGzipFile, EOFError, pa.ArrowInvalid, csv.Error) as error:
+    except (gzip.BadGzipFile, zlib.error, EOFError, pa.ArrowInvalid, csv.Error) as error:
         raise UserError(f"{path}: cannot be read as {name} ({error}); is the file complete?") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
+def _lines(path: str, stream: IO[bytes]) -> Iterator[str]:
+    for number, line in enumerate(stream, start=1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: line {number} is not UTF-8 ({error.reason}); convert the file to UTF-8") from None
+
+
 def _jsonl(path: str, stream: IO[bytes]) -> Iterator[Row]:
-    for number, line in enumerate(io.TextIOWrapper(stream, encoding="utf-8"), start=1):
+    for number, line in enumerate(_lines(path, stream), start=1):
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
@@ -127,8 +137,7 @@ def _jsonl(path: str, stream: IO[bytes]) -> Iterator[Row]:
 
 def _csv(path: str, stream: IO[bytes], delimiter: str) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)  # a news article is longer than the module's default field
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    reader = csv.reader(_lines(path, stream), delimiter=delimiter, strict=True)
     header = next(reader, [])
     for number, values in enumerate(reader, start=1):
         if len(values) != len(header):

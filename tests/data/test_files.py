@@ -1,0 +1,133 @@
+"""Local files: every format gives the same rows in the file's order, every defect names file, row and remedy."""
+
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipelines.cli import UserError
+from pipelines.data import files
+from pipelines.data.task import fingerprint
+
+COLUMNS = ("translation.de", "translation.en")
+PAIRS = [("Zwei\nHunde, „nass“", 'Two "wet" dogs'), ("Öl;\tEis", "oil, ice"), ("漢字", "characters"), ("a", "b")] * 3
+PAIRS = [(f"{source} {number}", target) for number, (source, target) in enumerate(PAIRS)]
+
+
+def write(path, text):
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return str(path)
+
+
+def nested(pairs):
+    return [{"translation": {"de": source, "en": target}} for source, target in pairs]
+
+
+def jsonl(rows):
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def quoted(pairs, delimiter):
+    rows = [("de", "en"), *pairs]
+    return "\n".join(delimiter.join('"' + text.replace('"', '""') + '"' for text in row) for row in rows) + "\n"
+
+
+@pytest.fixture
+def formats(tmp_path):
+    """The same rows in every format."""
+    pq.write_table(pa.Table.from_pylist(nested(PAIRS)), tmp_path / "nested.parquet")
+    pq.write_table(pa.table({"de": [s for s, _ in PAIRS], "en": [t for _, t in PAIRS]}), tmp_path / "flat.parquet")
+    paths = [
+        write(tmp_path / "nested.jsonl", jsonl(nested(PAIRS))),
+        write(tmp_path / "flat.json", jsonl({"en": target, "id": 3, "de": source} for source, target in PAIRS)),
+        write(tmp_path / "mark.jsonl", b"\xef\xbb\xbf" + jsonl(nested(PAIRS)).encode()),
+        write(tmp_path / "flat.csv", quoted(PAIRS, ",")),
+        write(tmp_path / "flat.tsv", quoted(PAIRS, "\t")),
+        str(tmp_path / "nested.parquet"),
+        str(tmp_path / "flat.parquet"),
+    ]
+    for path in list(paths):
+        with open(path, "rb") as stream:
+            paths.append(write(tmp_path / (path.rsplit("/", 1)[1] + ".gz"), gzip.compress(stream.read())))
+    return paths
+
+
+def test_every_format_gives_the_same_rows_in_order(formats):
+    prints = set()
+    for path in formats:
+        dataset = files.load(path, COLUMNS)
+        assert [(row["source"], row["target"]) for row in dataset] == PAIRS, path
+        prints.add(fingerprint(dataset))
+    assert len(formats) == 14
+    assert len(prints) == 1
+
+
+def test_limit_takes_the_first_rows_and_reads_no_further(tmp_path):
+    path = write(tmp_path / "a.jsonl", jsonl(nested(PAIRS)) + "broken\n")
+    assert list(files.load(path, COLUMNS, limit=5)["source"]) == [source for source, _ in PAIRS[:5]]
+
+
+def test_longer_than_a_chunk(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "CHUNK", 5)
+    path = write(tmp_path / "a.jsonl", jsonl(nested(PAIRS)))
+    assert list(files.load(path, COLUMNS)["target"]) == [target for _, target in PAIRS]
+
+
+text = st.text(st.characters(blacklist_categories=("Cs",)), min_size=1).filter(str.strip)
+
+
+@given(pairs=st.lists(st.tuples(text, text), min_size=1, max_size=8))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_survives_json_lines(tmp_path, pairs):
+    path = write(tmp_path / "any.jsonl", jsonl(nested(pairs)))
+    assert [(row["source"], row["target"]) for row in files.load(path, COLUMNS)] == pairs
+
+
+GOOD = jsonl(nested([("a", "b")]))
+BROKEN = [
+    ("a.txt", "x", ["unknown kind", ".jsonl", ".csv", ".parquet"]),
+    ("a.jsonl", "", ["no rows"]),
+    ("a.jsonl", GOOD + "{oops\n", ["row 2", "not JSON", "one JSON object per line"]),
+    ("a.jsonl", GOOD + "\n" + GOOD, ["row 2", "is empty"]),
+    ("a.jsonl", GOOD + "[1]\n", ["row 2", "list"]),
+    ("a.jsonl", GOOD + '{"translation": {"fr": "x", "en": "y"}}', ["row 2", "translation.de", "translation.fr"]),
+    ("a.jsonl", GOOD + '{"text": "x"}', ["row 2", "translation.de", "it has text", "task.source_column"]),
+    ("a.jsonl", GOOD + '{"translation": {"de": null, "en": "y"}}', ["row 2", "translation.de", "null"]),
+    ("a.jsonl", GOOD + '{"translation": {"de": "x", "en": 3}}', ["row 2", "translation.en", "int"]),
+    ("a.jsonl", GOOD + '{"translation": {"de": " \\n", "en": "y"}}', ["row 2", "translation.de", "empty"]),
+    ("a.jsonl", GOOD + '{"de": "\\ud800", "en": "y"}', ["row 2", "half a character"]),
+    ("a.jsonl", GOOD.encode() + '{"de": "ü"}\n'.encode("latin-1"), ["line 2", "UTF-8", "convert"]),
+    ("a.jsonl.gz", gzip.compress(GOOD.encode() * 999)[:-20], ["complete?"]),
+    ("a.jsonl.gz", GOOD, ["gzip"]),
+    ("a.csv", "de,en\n", ["no rows"]),
+    ("a.csv", "de,en\na,b\na,b,c\n", ["row 2", "line 3", "3 fields", "quote"]),
+    ("a.csv", "deu,en\na,b\n", ["row 1", "translation.de", "deu, en"]),
+    ("a.csv", 'de,en\na,"b\n', ["complete?"]),
+    ("a.csv", b"de,en\n\xff,b\n", ["line 2", "UTF-8"]),
+    ("a.parquet", "nope", ["cannot be read"]),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "says"), BROKEN)
+def test_defects_are_one_clear_line(tmp_path, name, content, says):
+    path = write(tmp_path / name, content)
+    with pytest.raises(UserError) as caught:
+        files.load(path, COLUMNS)
+    message = str(caught.value)
+    assert message.startswith(path)
+    assert "\n" not in message
+    for words in says:
+        assert words in message
+
+
+def test_missing_file_and_null_in_parquet(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere\.jsonl: no such file"):
+        files.load("nowhere.jsonl", COLUMNS)
+    path = str(tmp_path / "a.parquet")
+    pq.write_table(pa.table({"de": ["a", None], "en": ["x", "y"]}), path)
+    with pytest.raises(UserError, match="row 2, column 'translation.de' is null"):
+        files.load(path, COLUMNS)

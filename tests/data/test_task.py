@@ -1,0 +1,167 @@
+"""Tasks: every YAML instantiates, local files replace the origin, wrong splits and fields are refused, fingerprints."""
+
+import json
+from pathlib import Path
+
+import pytest
+from datasets import Dataset, Features, Translation
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+
+from pipelines.cli import CONF, UserError
+from pipelines.data.hub import Hub
+from pipelines.data.task import SPLITS, Task, fingerprint
+from pipelines.data.toy.de_en import ToyDeEn
+
+TASKS = sorted(path.stem for path in (CONF / "task").glob("*.yaml"))
+
+
+def task(name, *overrides):
+    with initialize_config_dir(str(CONF), version_base=None):
+        return instantiate(compose(overrides=[f"+task={name}", *overrides]).task)
+
+
+def test_the_tasks_are_there():
+    papers = {"iwslt2017", "wmt14", "xsum", "cnn_dailymail"}
+    assert papers | {"multi30k", "dialogsum", "docstrings", "toy_de_en", "toy_reports"} == set(TASKS)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_yaml_instantiates(name):
+    loaded = task(name)
+    assert isinstance(loaded, Task)
+    assert loaded.name == name
+    assert loaded.version >= 1
+    assert loaded.metric == ("bleu" if name in {"toy_de_en", "iwslt2017", "wmt14", "multi30k"} else "rouge")
+    assert set(loaded.data_files) == set(SPLITS)
+    if isinstance(loaded.origin, Hub):
+        assert set(loaded.origin.splits) == set(SPLITS)
+        assert loaded.target_length == 128
+        assert loaded.prefix == ("summarize: " if loaded.metric == "rouge" else "")
+
+
+@pytest.mark.parametrize("name", ["xsum", "toy_de_en"])
+@pytest.mark.parametrize("override", ["task.prefx=a", "task.data_files={dev: a.csv}", "task.origin.sead=3"])
+def test_misspelt_key_is_refused(name, override):
+    with pytest.raises(HydraException, match=r"[Kk]ey|Could not override"):
+        task(name, override)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_local_files_replace_the_origin(name, tmp_path):
+    plain = task(name)
+    columns = (plain.source_column, plain.target_column)
+    path = tmp_path / "rows.jsonl"
+    rows = []
+    for number in range(4):
+        row = {}
+        for column, text in zip(columns, ("source", "target"), strict=True):
+            place = row
+            *parents, last = column.split(".")
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            place[last] = f"{text} {number}"
+        rows.append(json.dumps(row) + "\n")
+    path.write_text("".join(rows))
+    local = task(name, f"task.data_files={{train: {path}, test: {path}}}")
+    assert list(local.load("train")["target"]) == [f"target {number}" for number in range(4)]
+    assert local.load("test", limit=2).num_rows == 2
+    with pytest.raises(UserError, match=r"no file for the split 'validation'.*task\.data_files\.validation=FILE"):
+        local.load("validation")
+
+
+def test_other_columns_by_override(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("id,deutsch,englisch\n1,eins,one\n")
+    local = task(
+        "multi30k",
+        f"task.data_files.train={path}",
+        "task.source_column=englisch",
+        "task.target_column=deutsch",
+        "task.prefix='to German: '",
+    )
+    assert local.load("train")[0] == {"source": "one", "target": "eins"}
+    assert local.prefix == "to German: "
+
+
+def test_wrong_split_and_fields():
+    toy = task("toy_de_en")
+    with pytest.raises(UserError, match="no split 'dev'; choose one of train, validation, test"):
+        toy.load("dev")
+    with pytest.raises(UserError, match="limit=0"):
+        toy.load("train", limit=0)
+    fields = {"name": "x", "version": 1, "metric": "bleu", "origin": ToyDeEn(), "source_length": 8, "target_length": 8}
+    for wrong in ({"metric": "blue"}, {"source_length": 1}, {"target_length": 0}, {"data_files": {"dev": "x"}}):
+        with pytest.raises(UserError, match=next(iter(wrong))):
+            Task(**{**fields, **wrong})
+
+
+def dataset(*pairs):
+    return Dataset.from_dict({"source": [source for source, _ in pairs], "target": [target for _, target in pairs]})
+
+
+def test_fingerprint_is_of_content_and_order_only():
+    rows = [("a", "b"), ("c", "d"), ("ab", "c")]
+    same = fingerprint(dataset(*rows))
+    assert same == fingerprint(dataset(*rows))
+    assert same == fingerprint(dataset(("x", "y"), *rows).select([1, 2, 3]))
+    assert same == fingerprint(dataset(*rows).add_column("id", [1, 2, 3]))
+    others = [
+        dataset(*rows[:2]),
+        dataset(rows[1], rows[0], rows[2]),
+        dataset(("a", "bc"), ("", "d"), ("ab", "c")),
+        dataset(("a", "b"), ("c", "d"), ("a", "bc")),
+        dataset(("b", "a"), ("d", "c"), ("c", "ab")),
+        dataset(("a ", "b"), ("c", "d"), ("ab", "c")),
+    ]
+    assert len({same, *map(fingerprint, others)}) == 7
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """A folder laid out as the hub's refs/convert/parquet: a folder per config, one per split, no card."""
+    features = Features({"translation": Translation(["de", "en"])})
+    rows = {"iwslt-de-en": [("a", "b"), ("", "x"), ("c", "d"), ("e", " ")], "iwslt-fr-en": [("falsch", "wrong")]}
+    for config, pairs in rows.items():
+        folder = tmp_path / "iwslt" / config / "train"
+        folder.mkdir(parents=True)
+        values = [{"de": source, "en": target} for source, target in pairs]
+        Dataset.from_dict({"translation": values}, features=features).to_parquet(folder / "0000.parquet")
+    return str(tmp_path / "iwslt")
+
+
+def test_hub_reads_one_config_and_leaves_out_empty_rows(hub):
+    columns = ("translation.de", "translation.en")
+    rows = Hub(path=hub, folder="iwslt-de-en").load("train", columns, None)
+    assert list(rows) == [{"source": "a", "target": "b"}, {"source": "c", "target": "d"}]
+    assert list(Hub(path=hub, folder="iwslt-de-en").load("train", columns, 1)) == list(rows)[:1]
+
+
+def test_hub_errors_are_one_line(hub):
+    columns = ("translation.de", "translation.en")
+    with pytest.raises(UserError, match=r"no column 'summary' \(it has translation\.de, translation\.en\)"):
+        Hub(path=hub, folder="iwslt-de-en").load("train", ("summary", "x"), None)
+    with pytest.raises(UserError, match="Unknown split"):
+        Hub(path=hub, folder="iwslt-de-en").load("test", columns, None)
+    with pytest.raises(UserError, match="has no split 'test'; it has train"):
+        Hub(path=hub, folder="iwslt-de-en", splits={"train": "train"}).load("test", columns, None)
+    with pytest.raises(UserError, match=r"BuilderConfig 'de-en' not found"):
+        Hub(path=hub, config="de-en").load("train", columns, None)
+    with pytest.raises(UserError, match=r"task\.data_files=") as caught:
+        Hub(path=str(Path(hub) / "nowhere")).load("train", columns, None)
+    assert "\n" not in str(caught.value)
+
+
+def test_hub_out_of_reach(monkeypatch):
+    import pipelines.data.hub as module
+
+    def unreachable(*args, **kwargs):
+        raise ConnectionError("Couldn't reach 'owner/name' on the Hub (LocalEntryNotFoundError)\nmore")
+
+    monkeypatch.setattr(module, "load_dataset", unreachable)
+    with pytest.raises(
+        UserError, match=r"cannot load owner/name .*Couldn't reach.*check the network.*data_files"
+    ) as caught:
+        Hub(path="owner/name").load("train", ("source", "target"), None)
+    assert "\n" not in str(caught.value)
