@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     Seq2SeqTrainingArguments,
 )
+from transformers.optimization import Adafactor
 from transformers.trainer_callback import ProgressCallback
 
 from pipelines.cli import UserError
@@ -71,6 +72,7 @@ def build_trainer(
         processing_class=tokenizer,
         data_collator=DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=IGNORED),
         compute_loss_func=TokenLoss(settings.label_smoothing),
+        optimizer_cls_and_kwargs=adafactor(settings),
         callbacks=[Patience(validation.headline, settings.patience)],
         batches=micro_batches(train_dataset, settings, arguments.process_index, arguments.world_size),
         validate=validation,
@@ -84,13 +86,13 @@ def build_trainer(
 
 
 def training_arguments(settings: TrainSettings, out: Path) -> Seq2SeqTrainingArguments:
-    """transformers' name for each setting. Adafactor is the paper's: external rate, no scaling, no other clipping."""
+    """transformers' name for each setting; no gradient clipping but Adafactor's own."""
     evaluates = settings.evaluate_every is not None
     arguments = Seq2SeqTrainingArguments(
         output_dir=str(out),
         max_steps=settings.max_steps,
         gradient_accumulation_steps=settings.accumulation,
-        optim="adafactor",  # with scale_parameter=False, relative_step=False; warmup_init=False is its default
+        optim="adafactor",
         learning_rate=settings.learning_rate,
         weight_decay=0.0,
         max_grad_norm=0.0,
@@ -112,6 +114,12 @@ def training_arguments(settings: TrainSettings, out: Path) -> Seq2SeqTrainingArg
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs in one process would mean DataParallel; use accelerate
     return arguments
+
+
+def adafactor(settings: TrainSettings) -> tuple[type[Adafactor], dict[str, Any]]:
+    """Adafactor with an external learning rate, as the paper trains."""
+    scaling = {"scale_parameter": settings.scale_parameter, "relative_step": False, "warmup_init": False}
+    return Adafactor, {"lr": settings.learning_rate, "weight_decay": 0.0, **scaling}
 
 
 def micro_batches(dataset: Dataset, settings: TrainSettings, rank: int, processes: int) -> MicroBatches:

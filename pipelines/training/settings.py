@@ -38,6 +38,7 @@ class TrainSettings:
     tokens_per_batch: int | None  # most tokens per step, padding and both sides counted, in place of batch_size
     group_by_length: bool  # batches of similar lengths: less padding
     learning_rate: float
+    scale_parameter: bool  # Adafactor's rate is relative to each weight's size: what training from scratch wants
     schedule: str  # "constant", "inverse_sqrt", "linear" or "cosine", each after the warm-up
     warmup_steps: int  # steps over which the learning rate rises from 0
     label_smoothing: float
