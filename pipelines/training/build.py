@@ -72,13 +72,14 @@ def build_trainer(
         processing_class=tokenizer,
         data_collator=DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=IGNORED),
         compute_loss_func=TokenLoss(settings.label_smoothing),
-        optimizer_cls_and_kwargs=adafactor(settings),
+        optimizer=adafactor(settings),
         callbacks=[Patience(validation.headline, settings.patience)],
         batches=micro_batches(train_dataset, settings, arguments.process_index, arguments.world_size),
         validate=validation,
         identity=identity,
         interrupt=interrupt,
         keep=settings.keep,
+        optimizer=adafactor(settings),
     )
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Progress())

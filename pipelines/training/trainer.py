@@ -30,24 +30,30 @@ class Trainer(Seq2SeqTrainer):
     """Trains on given batches, evaluates with a given function, writes checkpoints that are whole or do not count.
 
     Args:
+        optimizer: its class and arguments.
         batches: what this process computes, in order.
         validate: returns metrics named ``eval_*``; called on all processes.
         identity: kept in every checkpoint's manifest.
         interrupt: tells when to save and leave.
         keep: checkpoints kept, the best not counted.
+        optimizer: its class and arguments.
     """
 
     def __init__(
         self,
         *,
+        optimizer: tuple[type[torch.optim.Optimizer], dict[str, Any]],
         batches: MicroBatches,
         validate: Callable[[], dict[str, float]],
         identity: dict[str, Any],
         interrupt: Interrupt,
         keep: int,
+        optimizer: tuple[type[torch.optim.Optimizer], dict[str, Any]],
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
+        self.optimizer_cls_and_kwargs = optimizer  # Trainer takes it as an argument, Seq2SeqTrainer does not pass it on
+        self.optimizer_cls_and_kwargs = optimizer  # Seq2SeqTrainer does not pass this argument of Trainer's on
         self._batches = batches
         self._validate = validate
         self._identity = identity
