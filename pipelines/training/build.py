@@ -79,7 +79,6 @@ def build_trainer(
         identity=identity,
         interrupt=interrupt,
         keep=settings.keep,
-        optimizer=adafactor(settings),
     )
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Progress())

@@ -36,7 +36,6 @@ class Trainer(Seq2SeqTrainer):
         identity: kept in every checkpoint's manifest.
         interrupt: tells when to save and leave.
         keep: checkpoints kept, the best not counted.
-        optimizer: its class and arguments.
     """
 
     def __init__(
@@ -48,11 +47,9 @@ class Trainer(Seq2SeqTrainer):
         identity: dict[str, Any],
         interrupt: Interrupt,
         keep: int,
-        optimizer: tuple[type[torch.optim.Optimizer], dict[str, Any]],
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
-        self.optimizer_cls_and_kwargs = optimizer  # Trainer takes it as an argument, Seq2SeqTrainer does not pass it on
         self.optimizer_cls_and_kwargs = optimizer  # Seq2SeqTrainer does not pass this argument of Trainer's on
         self._batches = batches
         self._validate = validate
