@@ -1,0 +1,108 @@
+"""A split is decoded once, in order, whatever the batches, and a killed run goes on where it stopped."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import bild
+from pipelines.cli import UserError
+from pipelines.evaluation import decode
+from pipelines.evaluation.decode import Decoder, Decoding, decode_split
+from pipelines.evaluation.store import ChunkStore
+from tests.evaluation.conftest import make_task
+
+POLICY = bild.BigLittle(fallback=0.3, rollback=1.0, draft_length=4)
+
+
+def decoded(models, dataset, tokenizer, task, batch_size=4, **keywords):
+    return decode_split(models["large"], models["small"], dataset, tokenizer, task, POLICY, batch_size, **keywords)
+
+
+def test_rows_are_those_of_generate_in_the_datasets_order(models, dataset, tokenizer, task):
+    rows = decoded(models, dataset, tokenizer, task)
+    for source, row in zip(dataset["source"], rows, strict=True):
+        encoded = tokenizer([source], return_tensors="pt")
+        out = bild.generate(
+            models["large"],
+            models["small"],
+            encoded["input_ids"],
+            attention_mask=encoded["attention_mask"],
+            policy=POLICY,
+            max_new_tokens=task.target_length,
+        )
+        assert row.tokens == out.sequences[0, 1:].tolist()
+        assert row.stats == out.stats[0]
+        assert row.text == tokenizer.decode(row.tokens, skip_special_tokens=True)
+    assert len({tuple(row.tokens) for row in rows}) > 1
+
+
+def test_sampled_rows_do_not_depend_on_batches(models, dataset, tokenizer, task):
+    decoding = Decoding(max_new_tokens=12, do_sample=True, seed=3)
+    one, four = (decoded(models, dataset, tokenizer, task, size, decoding=decoding) for size in (1, 4))
+    assert [row.tokens for row in one] == [row.tokens for row in four]
+    other = decoded(models, dataset, tokenizer, task, decoding=Decoding(max_new_tokens=12, do_sample=True, seed=4))
+    assert [row.tokens for row in other] != [row.tokens for row in one]
+
+
+class Killed(BaseException):
+    """A run that ends in the middle."""
+
+
+def test_a_killed_run_decodes_only_what_is_missing(models, dataset, tokenizer, task, tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, "CHUNK", 4)
+    calls = []
+    real = bild.generate
+
+    def dying(*arguments, **keywords):
+        if len(calls) == 2:
+            raise Killed
+        calls.append(len(arguments[2]))
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(bild, "generate", dying)
+    store = ChunkStore(tmp_path / "chunks")
+    with pytest.raises(Killed):
+        decoded(models, dataset, tokenizer, task, store=store)
+    (tmp_path / "chunks" / "00001.parquet").write_bytes(b"half a file")
+    monkeypatch.setattr(bild, "generate", lambda *a, **k: calls.append(len(a[2])) or real(*a, **k))
+    rows = decoded(models, dataset, tokenizer, task, store=store)
+    # 10 rows in chunks of 4: the first was done, the second was damaged, the third never begun.
+    assert calls == [4, 4, 4, 2]
+    assert rows == decoded(models, dataset, tokenizer, task)
+
+
+def test_chunks_of_another_batch_size_are_not_mixed_up(models, dataset, tokenizer, task, tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, "CHUNK", 1)
+    store = ChunkStore(tmp_path)
+    decoded(models, dataset, tokenizer, task, 4, store=store)
+    assert decoded(models, dataset, tokenizer, task, 3, store=store) == decoded(models, dataset, tokenizer, task, 3)
+
+
+def test_a_finished_split_runs_no_model(models, dataset, tokenizer, task, tmp_path, monkeypatch):
+    store = ChunkStore(tmp_path)
+    rows = decoded(models, dataset, tokenizer, task, store=store)
+    monkeypatch.setattr(bild, "generate", lambda *a, **k: pytest.fail("decoded again"))
+    assert decoded(models, dataset, tokenizer, task, store=store) == rows
+
+
+def test_what_generate_refuses_is_the_users_error(models, dataset, tokenizer, task):
+    with pytest.raises(UserError, match="max_new_tokens=0"):
+        decoded(models, dataset, tokenizer, task, decoding=Decoding(max_new_tokens=0))
+
+
+def test_prefix_and_length_reach_the_model(tokenizer):
+    task = replace(make_task(), prefix="Zug: ", source_length=6)
+    [ids] = decode.source_ids(["Der Hund sieht den Fluss."], tokenizer, task)
+    assert tokenizer.decode(ids[:-1]).startswith("Zug:")
+    assert len(ids) == 6
+    assert ids[-1] == tokenizer.eos_token_id
+
+
+def test_padding_is_masked(models, tokenizer):
+    ids, mask = Decoder(models["large"], None, tokenizer, Decoding(max_new_tokens=1)).pad([[5, 6, 1], [7]])
+    assert ids.tolist() == [[5, 6, 1], [7, 0, 0]]
+    assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert ids.dtype == mask.dtype == torch.long

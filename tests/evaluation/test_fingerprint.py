@@ -1,0 +1,68 @@
+"""The key of decoded texts changes with everything that may change a text, and with nothing else."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoModelForSeq2SeqLM
+
+import bild
+from pipelines.evaluation import fingerprint
+from pipelines.evaluation.decode import Decoding
+from pipelines.evaluation.run import pair_key
+
+POLICY = bild.BigLittle(fallback=0.5)
+DECODING = Decoding(max_new_tokens=8)
+INPUTS = [[5, 6, 1], [7, 1]]
+
+
+def test_a_model_is_its_weights_and_not_its_path(models, pair_folder):
+    again = AutoModelForSeq2SeqLM.from_pretrained(pair_folder / "large").eval()
+    assert fingerprint.model_hash(again) == fingerprint.model_hash(models["large"])
+
+
+@pytest.mark.parametrize("change", ["one weight", "dtype", "special id"])
+def test_another_model_has_another_hash(models, change):
+    other = copy.deepcopy(models["small"])
+    if change == "one weight":
+        with torch.no_grad():
+            other.decoder.block[0].layer[0].SelfAttention.q.weight[0, 0] += 1e-3
+    elif change == "dtype":
+        other = other.to(torch.bfloat16)
+    else:
+        other.generation_config.eos_token_id = 2
+    assert fingerprint.model_hash(other) != fingerprint.model_hash(models["small"])
+
+
+@pytest.mark.parametrize(
+    ("policy", "inputs", "decoding"),
+    [
+        (bild.BigLittle(fallback=0.6), INPUTS, DECODING),
+        (bild.LargeOnly(), INPUTS, DECODING),
+        (POLICY, [[5, 6, 1], [8, 1]], DECODING),
+        (POLICY, [[7, 1], [5, 6, 1]], DECODING),
+        (POLICY, INPUTS, replace(DECODING, max_new_tokens=9)),
+        (POLICY, INPUTS, replace(DECODING, do_sample=True)),
+        (POLICY, INPUTS, replace(DECODING, engine="hf")),
+    ],
+)
+def test_another_decoding_has_another_key(pair, policy, inputs, decoding):
+    assert pair_key(pair, policy, inputs, decoding) != pair_key(pair, POLICY, INPUTS, DECODING)
+
+
+def test_a_baseline_keeps_its_key_when_the_other_model_changes(pair):
+    described = {**pair.described, "small": replace(pair.described["small"], weights="others")}
+    other = replace(pair, described=described)
+    large, small = bild.LargeOnly(), bild.SmallOnly()
+    assert pair_key(other, large, INPUTS, DECODING) == pair_key(pair, large, INPUTS, DECODING)
+    assert pair_key(other, small, INPUTS, DECODING) != pair_key(pair, small, INPUTS, DECODING)
+    assert pair_key(other, POLICY, INPUTS, DECODING) != pair_key(pair, POLICY, INPUTS, DECODING)
+
+
+def test_another_decoder_has_another_key(pair, monkeypatch):
+    before = pair_key(pair, POLICY, INPUTS, DECODING)
+    monkeypatch.setattr(fingerprint, "code_hash", lambda: "changed")
+    assert pair_key(pair, POLICY, INPUTS, DECODING) != before

@@ -1,0 +1,207 @@
+"""The report says what the files say, escapes what it shows, and needs no network."""
+
+from __future__ import annotations
+
+import copy
+import re
+from html.parser import HTMLParser
+
+import pyarrow as pa
+import pytest
+
+from pipelines import report as command
+from pipelines.cli import UserError
+from pipelines.evaluation import plots, report, results, table
+
+
+def entry(piece: str, reason: str, confidence: float | None = 0.5, round_: int = 0) -> dict:
+    return {"piece": piece, "reason": reason, "confidence": confidence, "round": round_}
+
+
+def test_tokens_are_read_as_text():
+    trace = [
+        entry("Die", "draft"),
+        entry(" ", "draft"),
+        entry("<0xC3>", "draft", 0.9),
+        entry("<0xBC>", "draft"),
+        entry(" Katze", "discarded"),
+        entry(" Hund", "rollback", 0.875, 4),
+        entry("</s>", "fallback", None),
+    ]
+    tokens = report.tokens(trace)
+    assert [(token.space, token.text, token.reason) for token in tokens] == [
+        ("", "Die", "draft"),
+        (" ", "", "draft"),
+        ("", "ü", "draft"),
+        (" ", "Katze", "discarded"),
+        (" ", "Hund", "rollback"),
+        (" ", "∎", "fallback"),
+    ]
+    assert tokens[2].tip == "small model, accepted · confidence 90 % · round 1"
+    assert tokens[4].tip == "large model after a rollback · confidence 88 % · round 5"
+    assert "confidence unknown" in tokens[5].tip
+
+
+def test_bytes_of_two_writers_are_not_joined():
+    tokens = report.tokens([entry("<0xC3>", "draft"), entry("<0xBC>", "fallback")])
+    assert [token.reason for token in tokens] == ["draft", "fallback"]
+
+
+class Checker(HTMLParser):
+    """Counts elements, checks that they are closed, and collects what would be fetched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.count: dict[str, int] = {}
+        self.fetched: list[str] = []
+        self.ids: list[str] = []
+        self.classes: list[str] = []
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in ("meta", "br", "link", "img"):
+            self.open.append(tag)
+        self.count[tag] = self.count.get(tag, 0) + 1
+        for name, value in attributes:
+            if name in ("src", "href", "xlink:href") and not value.startswith("#"):
+                self.fetched.append(value)
+            if name == "id":
+                self.ids.append(value)
+            if name == "class":
+                self.classes += value.split()
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def checked(path) -> Checker:
+    checker = Checker()
+    checker.feed(path.read_text(encoding="utf-8"))
+    assert checker.open == []
+    return checker
+
+
+def test_a_report_is_one_whole_file(sweep, tmp_path):
+    path = report.write_report(sweep[:1], tmp_path / "one.html")
+    page = checked(path)
+    assert page.fetched == []
+    assert "url(http" not in path.read_text()
+    assert page.count.get("script", 0) == page.count.get("link", 0) == 0
+    assert page.count["svg"] == 2
+    assert page.count["article"] == 4
+    assert len(set(page.ids)) == len(page.ids)
+    assert {"draft", "discarded", "fallback", "rollback"} <= set(page.classes)
+    text = path.read_text()
+    assert plots.INK not in text
+    large, ours = sweep[0].method("large"), sweep[0].method("policy")
+    for shown in (large, ours):
+        assert f"{shown['quality']['score']:.2f}" in text
+        assert f"{100 * shown['rates']['large_share']:.1f} %" in text
+
+
+def test_a_sweep_has_a_quality_latency_plot_and_every_row(sweep, tmp_path):
+    page = checked(report.write_report(sweep, tmp_path / "all.html"))
+    text = (tmp_path / "all.html").read_text()
+    assert page.count["svg"] == 3
+    assert len(set(page.ids)) == len(page.ids)
+    for result in sweep:
+        assert text.count(f"<td>{result.content['label']}</td>") == 2
+    assert text.count("<td>large alone</td>") == 2
+
+
+def test_what_models_and_users_write_is_escaped(sweep, tmp_path):
+    content = copy.deepcopy(sweep[0].content)
+    content["task"]["name"] = "<script>alert(1)</script>"
+    content["provenance"]["command"] = "x & <b>"
+    for line in content["methods"]:
+        line["label"] += " <i>"
+    records = results.read_rows(sweep[0])
+    for record in records:
+        record["source"] = "<img src=http://example.org/x>"
+        record["trace"][0]["piece"] = '<b onclick="x">'
+    hostile = results.write(
+        {key: value for key, value in content.items() if key != "schema"},
+        pa.Table.from_pylist(records, schema=results.ROWS_SCHEMA),
+        tmp_path,
+    )
+    page = checked(report.write_report([hostile], tmp_path / "x.html"))
+    assert page.fetched == []
+    assert {"script", "img", "i"} & set(page.count) == set()
+    assert "&lt;b onclick=" in (tmp_path / "x.html").read_text()
+
+
+def test_the_same_files_give_the_same_report(sweep, tmp_path):
+    one, two = (report.write_report(sweep, tmp_path / name).read_bytes() for name in ("1.html", "2.html"))
+    assert one == two
+
+
+def test_the_command_needs_the_files_alone(sweep, tmp_path, capsys):
+    command.main([str(sweep[0].path.parent), "--out", str(tmp_path / "again.html")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == str(tmp_path / "again.html")
+    assert any("same as large" in line for line in lines)
+    checked(tmp_path / "again.html")
+    with pytest.raises(SystemExit) as status:
+        command.main([str(tmp_path / "nothing.json")])
+    assert status.value.code == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_no_result_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="no result"):
+        report.write_report([], tmp_path / "x.html")
+
+
+def variant(result, quality: float, speed: float, **policy) -> results.Result:
+    content = copy.deepcopy(result.content)
+    entry = next(one for one in content["methods"] if one["method"] == "policy")
+    entry["quality"]["score"], entry["latency"]["speedup"]["value"] = quality, speed
+    content["policy"].update(policy)
+    next(one for one in content["methods"] if one["method"] == "large")["quality"]["score"] = 50.0
+    return results.Result(result.path.with_name(f"{quality}-{speed}.json"), content)
+
+
+def test_a_sweep_shows_the_fastest_within_one_point(sweep):
+    fine, fast, good = (variant(sweep[0], *numbers) for numbers in ((49.2, 1.5), (48.9, 2.0), (50.5, 1.1)))
+    assert report.shown_result([fine, fast, good]) is fine
+    poor, poorer = variant(sweep[0], 40.0, 3.0), variant(sweep[0], 30.0, 4.0)
+    assert report.shown_result([poorer, poor]) is poor
+
+
+def test_varying_fields_are_those_that_differ(sweep):
+    assert plots.varying_fields(sweep) == ["fallback", "rollback"]
+    assert plots.varying_fields(sweep[:1]) == []
+
+
+def test_results_of_different_rows_do_not_share_a_table(sweep):
+    other = variant(sweep[0], 1.0, 1.0)
+    other.content["task"]["data"] = "others"
+    assert [len(group) for group in table.groups([*sweep, other])] == [4, 1]
+
+
+def test_baselines_are_shown_once_from_the_run_of_median_time(sweep):
+    runs = []
+    for milliseconds in (30.0, 10.0, 20.0):
+        run = variant(sweep[0], milliseconds, 1.0)
+        run.method("large")["latency"]["mean_ms"] = milliseconds
+        runs.append(run)
+    lines = table.lines(runs)
+    assert [line.entry["method"] for line in lines] == ["large", "small", "policy", "policy", "policy"]
+    assert lines[0].result is runs[2]
+
+
+def test_reports_are_named_after_their_results(sweep):
+    [path] = {report.report_path(sweep[:1])}
+    assert path == sweep[0].path.with_suffix(".html")
+    assert report.report_path(sweep).name == "test-large-small-BigLittle-sweep.html"
+
+
+def test_numbers_for_people():
+    assert table.percent(None) == table.number(None, 2) == "–"
+    assert table.percent(0.1234) == "12.3 %"
+    assert table.speedup({"value": 1.5, "low": 1.25, "high": 2}, is_unit=False) == "1.50x (1.25–2.00)"
+    assert re.fullmatch(r"1\.00x", table.speedup({"value": 1.0, "low": 1, "high": 1}, is_unit=True))

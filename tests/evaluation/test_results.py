@@ -1,0 +1,132 @@
+"""Names do not collide, files hold what was measured, and the schema is documented."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+import bild
+from pipelines.cli import UserError
+from pipelines.evaluation import results
+from pipelines.evaluation.results import Pieces
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "results" / "README.md"
+
+
+def name(policy, split="test", **extras):
+    return results.file_name(split, {"large": "big", "small": "little"}, policy, extras)
+
+
+def test_names_of_a_sweep_do_not_collide():
+    policies = [bild.BigLittle(fallback=f, rollback=r) for f in (0.5, 0.6, 0.55) for r in (1, 2.0, math.inf)]
+    policies += [bild.BigLittle(draft_length=5), bild.BigLittle(rule="authors"), bild.LargeOnly(), bild.SmallOnly()]
+    names = [name(policy) for policy in policies] + [
+        name(bild.BigLittle(), "validation"),
+        name(bild.BigLittle(), limit=9),
+    ]
+    assert len(set(names)) == len(names)
+
+
+def test_a_name_says_what_was_run():
+    policy = bild.BigLittle(fallback=0.5, rollback=2.0, draft_length=4)
+    assert name(policy, limit=9) == "test-big-little-BigLittle-fallback0.5-rollback2-draft_length4-limit9"
+
+
+def test_a_name_is_one_safe_path_component():
+    assert "/" not in results.file_name("test", {"large": "a b/c", "small": "d"}, bild.LargeOnly(), {})
+
+
+def test_infinity_is_written_as_text(sweep):
+    infinite = [result for result in sweep if result.content["policy"]["rollback"] == "inf"]
+    assert len(infinite) == 2
+    assert "Infinity" not in infinite[0].path.read_text()
+
+
+def test_files_are_read_back_as_written(sweep):
+    again = results.read(sweep[0].path)
+    assert again.content == sweep[0].content
+    rows = results.read_rows(again)
+    assert len(rows) == 3 * 10
+    readable = 0
+    for row in rows:
+        kept = [token for token in row["trace"] if token["reason"] != "discarded"]
+        assert len(kept) == row["tokens"]
+        pieces = "".join(token["piece"] for token in kept)
+        if "<" not in pieces.replace("</s>", ""):
+            assert pieces.replace("</s>", "").strip() == row["text"].strip()
+            readable += 1
+    assert readable > 10
+    timed = {row["row"] for row in rows if row["milliseconds"] is not None}
+    assert timed == {0, 3, 6, 9}
+    assert all(row["same_as_large"] for row in rows if row["method"] == "large")
+
+
+def keys(value, path=""):
+    """Paths of all keys; dictionaries whose keys are data end there."""
+    for key, inner in value.items():
+        yield f"{path}{key}"
+        if isinstance(inner, dict) and key not in ("config", "versions", "scores", "policy", "written_by"):
+            yield from keys(inner, f"{path}{key}.")
+
+
+def test_every_key_is_documented(sweep):
+    document = DOCUMENT.read_text()
+    content = sweep[0].content
+    found = [*keys({key: value for key, value in content.items() if key != "methods"}), *keys(content["methods"][-1])]
+    assert len(found) > 60
+    missing = [key for key in found if f"`{key}`" not in document and f"`{key.rsplit('.')[-1]}`" not in document]
+    parents = {key.rsplit(".", 1)[0] for key in found if "." in key}
+    assert [key for key in missing if key not in parents] == []
+
+
+def test_every_column_is_documented():
+    document = DOCUMENT.read_text()
+    for column in (*results.ROWS_SCHEMA.names, *(field.name for field in results.PIECES.value_type)):
+        assert f"`{column}`" in document
+
+
+def test_a_result_without_a_section_is_not_written(sweep, tmp_path):
+    content = {key: value for key, value in sweep[0].content.items() if key not in ("schema", "provenance")}
+    with pytest.raises(ValueError, match="lacks provenance"):
+        results.write(content, None, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "is not JSON"), ("[]", "is not a result of schema 1"), (json.dumps({"schema": 0}), "schema 1")],
+)
+def test_what_is_not_a_result_is_refused_by_name(tmp_path, text, message):
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        results.find([path])
+    assert "x.json" in str(error.value)
+
+
+def test_an_empty_folder_and_a_missing_one_are_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no result"):
+        results.find([tmp_path])
+    with pytest.raises(UserError, match="does not exist"):
+        results.find([tmp_path / "nowhere"])
+
+
+def test_lost_examples_are_named(sweep, tmp_path):
+    path = tmp_path / "copy.json"
+    path.write_text(sweep[0].path.read_text())
+    with pytest.raises(UserError, match=r"copy\.parquet"):
+        results.read_rows(results.read(path))
+
+
+def test_pieces_keep_their_space_and_bytes(tokenizer):
+    pieces = Pieces(tokenizer)
+    ids = tokenizer("Der Hund ☃", add_special_tokens=False)["input_ids"]
+    shown = [pieces(number) for number in ids]
+    assert "".join(shown[:-3]).strip() == "Der Hund"
+    assert " " in "".join(shown[1:-3])
+    assert shown[-3:] == ["<0xE2>", "<0x98>", "<0x83>"]
+    assert pieces(tokenizer.eos_token_id) == "</s>"
+    assert pieces(10**6) == "<1000000>"
