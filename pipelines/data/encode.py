@@ -35,9 +35,7 @@ def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task) -> 
             "labels": labels["input_ids"],
         }
 
-    # Named by content: the library's own hash of a tokenizer object changes after its first use.
-    name = [dataset._fingerprint, tokenizer.backend_tokenizer.to_str(), task.prefix]
-    name += [task.source_length, task.target_length]
+    name = [dataset._fingerprint, _content(tokenizer), task.prefix, task.source_length, task.target_length]
     return dataset.map(
         ids,
         batched=True,
@@ -45,3 +43,9 @@ def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task) -> 
         new_fingerprint=hashlib.sha256(json.dumps(name).encode()).hexdigest()[:32],
         desc="encoding",
     )
+
+
+def _content(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What the tokenizer does, without the truncation and padding of its last call (which would spoil a cache's key)."""
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    return {key: value for key, value in content.items() if key not in ("truncation", "padding")}

@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-SOURCE_WORDS = range(12, 301)
+SOURCE_WORDS = range(16, 301)
 TARGET_WORDS = range(3, 31)
 # NumPy sections that hold prose; every other underlined section is a list, a table or code.
 PROSE_SECTIONS = {"notes", "description", "extended summary", "overview", "introduction", "explanation", "details"}
 
-_UNDERLINE = re.compile(r"([=\-~^\"'*+#`])\1{2,}$")
-_FIELD = re.compile(r"(?::\w[\w \t*]*[^:`]*:(?!`)|@\w+|\.\. |>>>|\.\.\.|\||\+-|```|~~~|#|[-*+•] |\d+[.)] |\(\w+\) )")
+_UNDERLINE = re.compile(r"[=\-~^\"'*+#`|: ]{3,}$")
+_FIELD = re.compile(r"(?::\w[\w \t*]*[^:`]*:(?!`)|@\w+|\.\. |>>>|\.\.\.|\||\+-|```|~~~|#)")
+_ITEM = re.compile(r"^\s*(?:[-*+•]|\d+[.)]|\(\w+\)) +")
 _GOOGLE = re.compile(r"[A-Z][A-Za-z ]{2,30}:$")
 _SIGNATURE = re.compile(r"[\w.]+\s?\(.*\)(\s*->.*)?$|.*->\s*\S+$|.*\w\(.*,.*\)")
 _ROLE = re.compile(r":[\w:.+-]+:`(?:[~!.]*)([^`<]+?)(?:\s*<[^`>]*>)?`")
@@ -72,11 +73,13 @@ def _prose(docstring: str) -> Iterator[str]:
         elif _GOOGLE.match(lines[0].strip()):
             continue
         if keep and lines and _is_prose(lines):
-            yield "\n".join(lines)
+            yield "\n".join(_ITEM.sub("", line) for line in lines)
 
 
 def _is_prose(lines: list[str]) -> bool:
-    if any(line[0].isspace() or _FIELD.match(line) or _UNDERLINE.match(line) for line in lines):
+    """Whether the lines of a paragraph are text: a paragraph at the margin, or a list of items that are."""
+    items = _ITEM.match(lines[0]) is not None
+    if any((line[0].isspace() and not items) or _FIELD.match(line) or _UNDERLINE.match(line) for line in lines):
         return False
     # "such as::" announces a block of code; two columns of words are a table.
     return not lines[-1].endswith("::") and not any(re.search(r"\S {3,}\S|>>> ", line) for line in lines)
@@ -98,4 +101,9 @@ def _whole_sentences(paragraph: str) -> str:
 def _is_language(text: str) -> bool:
     """Mostly words: starts like a sentence, few symbols, no formula or address."""
     letters = sum(char.isalpha() or char.isspace() for char in text)
-    return text[0].isalpha() and text[0].isupper() and letters > 0.85 * len(text) and "http" not in text
+    return (
+        text[0].isalpha()
+        and text[0].isupper()
+        and letters > 0.85 * len(text)
+        and not any(mark in text for mark in ("http", "\\", "|"))
+    )

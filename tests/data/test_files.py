@@ -129,5 +129,5 @@ def test_missing_file_and_null_in_parquet(tmp_path):
         files.load("nowhere.jsonl", COLUMNS)
     path = str(tmp_path / "a.parquet")
     pq.write_table(pa.table({"de": ["a", None], "en": ["x", "y"]}), path)
-    with pytest.raises(UserError, match="row 2, column 'translation.de' is null"):
+    with pytest.raises(UserError, match=r"row 2, column 'translation\.de' is null"):
         files.load(path, COLUMNS)
