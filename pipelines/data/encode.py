@@ -46,6 +46,6 @@ def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task) -> 
 
 
 def _content(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """What the tokenizer does, without the truncation and padding of its last call (which would spoil a cache's key)."""
+    """What the tokenizer does. The truncation and padding of its last call are left out: they would spoil the key."""
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     return {key: value for key, value in content.items() if key not in ("truncation", "padding")}

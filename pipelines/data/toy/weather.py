@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipelines.data.toy.draw import Choose, Draw
+from pipelines.data.toy.english import article
 
 REGIONS = (
     "the north coast",
@@ -85,8 +86,8 @@ class Weather:
         lines.append(gusts.format(self.wind, self.speed))
         if self.warning:
             lines.append(
-                draw.pick(("There is a {} warning.", "The weather service has issued a {} warning.")).format(
-                    self.warning
+                draw.pick(("There is {}.", "The weather service has issued {}.")).format(
+                    article(f"{self.warning} warning")
                 )
             )
         if len(lines) < 8 and draw.chance(0.6):
@@ -102,7 +103,8 @@ class Weather:
             f"on {self.day}, {self.region} will see {self.main} {heat}",
         )
         if self.warning:
-            text += choose(f", and a {self.warning} warning", f"; a {self.warning} warning is in force")
+            warning = article(f"{self.warning} warning")
+            text += choose(f", and {warning}", f"; {warning} is in force")
         return f"{text[0].upper()}{text[1:]}."
 
 
