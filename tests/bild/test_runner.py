@@ -1,0 +1,152 @@
+"""The runner over transformers' forward against a fresh full forward, for random programs of extend and rollback."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import BartConfig, BartForConditionalGeneration
+
+from bild.engine import make_runner
+from bild.engine.hf import HuggingFaceRunner
+from tests.bild.models import VOCAB, pair, sources, tiny_t5
+
+LENGTHS = [6, 1, 4]
+
+
+def bart() -> torch.nn.Module:
+    config = BartConfig(
+        vocab_size=VOCAB, d_model=16, encoder_layers=1, decoder_layers=2, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=40, init_std=0.4,
+        pad_token_id=0, bos_token_id=3, eos_token_id=1, decoder_start_token_id=1,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return BartForConditionalGeneration(config).double().eval()
+
+
+MODELS = {
+    "t5": pair(0)[0],
+    "tied": tiny_t5(1, tied=True),
+    "gated": tiny_t5(2, gated=True, layers=1),
+    "deep encoder": tiny_t5(3, layers=3, decoder_layers=1),
+    "deep decoder": tiny_t5(4, layers=1, decoder_layers=3),
+    "bart": bart(),
+}
+
+
+@torch.no_grad()
+def fresh(model, ids: torch.Tensor, tokens: list[int]) -> torch.Tensor:
+    """Logits (T, V) of one unpadded row without any cache."""
+    output = model(input_ids=ids, decoder_input_ids=torch.tensor([tokens]), use_cache=False)
+    return output.logits[0]
+
+
+@torch.no_grad()
+def play(model, seed: int, steps: int) -> None:
+    """A random program: every row extends by its own width or rolls back to its own length, and is checked."""
+    dice = random.Random(seed)
+    ids, mask = sources(seed, LENGTHS)
+    runner = HuggingFaceRunner(model)
+    runner.prefill(input_ids=ids, attention_mask=mask)
+    held: list[list[int]] = [[] for _ in LENGTHS]
+    for _ in range(steps):
+        if dice.random() < 0.4 and any(held):
+            lengths = [dice.randint(max(0, len(tokens) - 4), len(tokens)) for tokens in held]
+            runner.rollback(torch.tensor(lengths))
+            held = [tokens[:length] for tokens, length in zip(held, lengths, strict=True)]
+        else:
+            widths = [dice.choice([0, 1, 1, 2, 4]) for _ in LENGTHS]
+            widths[dice.randrange(len(widths))] = dice.randint(1, 3)
+            tokens = torch.tensor([[dice.randrange(1, VOCAB) for _ in range(max(widths))] for _ in LENGTHS])
+            logits = runner.extend(tokens, torch.tensor(widths))
+            assert logits.shape == (len(LENGTHS), max(widths), VOCAB)
+            for row, width in enumerate(widths):
+                held[row] += tokens[row, :width].tolist()
+                if width > 0:
+                    expected = fresh(model, ids[row : row + 1, : LENGTHS[row]], held[row])[-width:]
+                    torch.testing.assert_close(logits[row, :width], expected, rtol=1e-9, atol=1e-9)
+        assert runner.lengths.tolist() == [len(tokens) for tokens in held]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_program_equals_a_fresh_forward(name):
+    for seed in range(3):
+        play(MODELS[name], seed, steps=7)
+
+
+@settings(deadline=None, max_examples=8, derandomize=True)
+@given(seed=st.integers(0, 100_000), steps=st.integers(1, 12))
+def test_any_program_equals_a_fresh_forward(seed, steps):
+    play(MODELS["t5"], seed, steps)
+
+
+@torch.no_grad()
+def test_rollback_then_decode_is_a_fresh_prefill():
+    model = MODELS["t5"]
+    ids, mask = sources(9, LENGTHS)
+    tokens = torch.randint(1, VOCAB, (3, 6), generator=torch.Generator().manual_seed(0))
+    used, new = HuggingFaceRunner(model), HuggingFaceRunner(model)
+    for runner in (used, new):
+        runner.prefill(input_ids=ids, attention_mask=mask)
+    used.extend(tokens, torch.tensor([6, 5, 2]))
+    used.rollback(torch.tensor([2, 0, 1]))
+    assert used.lengths.tolist() == [2, 0, 1]
+    new.extend(tokens, torch.tensor([2, 0, 1]))
+    others = tokens.flip(0)
+    after = [runner.extend(others, torch.tensor([3, 2, 4])) for runner in (used, new)]
+    for row, width in enumerate((3, 2, 4)):
+        torch.testing.assert_close(after[0][row, :width], after[1][row, :width], rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+def test_prefill_forgets_everything():
+    model = MODELS["t5"]
+    ids, mask = sources(9, LENGTHS)
+    runner = HuggingFaceRunner(model)
+    runner.prefill(input_ids=ids, attention_mask=mask)
+    runner.extend(torch.full((3, 2), 5), torch.tensor([2, 1, 0]))
+    other, _ = sources(10, [5, 5])
+    runner.prefill(input_ids=other)
+    assert runner.lengths.tolist() == [0, 0]
+    logits = runner.extend(torch.zeros(2, 1, dtype=torch.long), torch.tensor([1, 1]))
+    torch.testing.assert_close(logits[1], fresh(model, other[1:], [0]), rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+def test_a_row_of_width_zero_is_left_alone():
+    model = MODELS["t5"]
+    ids, mask = sources(9, LENGTHS)
+    runner = HuggingFaceRunner(model)
+    runner.prefill(input_ids=ids, attention_mask=mask)
+    first = runner.extend(torch.tensor([[0], [0], [0]]), torch.tensor([1, 1, 1]))
+    runner.extend(torch.tensor([[7], [8], [9]]), torch.tensor([1, 0, 1]))
+    assert runner.lengths.tolist() == [2, 1, 2]
+    runner.rollback(torch.tensor([0, 0, 0]))
+    assert torch.allclose(first, runner.extend(torch.tensor([[0], [0], [0]]), torch.tensor([1, 1, 1])))
+
+
+@torch.no_grad()
+def test_given_encoder_outputs_are_used_and_not_computed_again(monkeypatch):
+    model = MODELS["t5"]
+    ids, _ = sources(9, [4])
+    encoded = model.get_encoder()(ids)
+    expected = fresh(model, ids, [0, 5])
+    monkeypatch.setattr(model.encoder, "forward", lambda *args, **kwargs: pytest.fail("the encoder ran again"))
+    runner = HuggingFaceRunner(model)
+    runner.prefill(encoder_outputs=encoded, attention_mask=None)
+    logits = runner.extend(torch.tensor([[0, 5]]), torch.tensor([2]))
+    torch.testing.assert_close(logits[0], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_vocabulary_is_the_width_of_the_head():
+    assert HuggingFaceRunner(tiny_t5(1, vocab=9)).vocab_size == 9
+
+
+def test_a_wrong_engine_is_refused_by_name():
+    assert isinstance(make_runner(MODELS["t5"], "auto"), HuggingFaceRunner)
+    with pytest.raises(ValueError, match="engine='fast' does not exist; use 'auto' or 'hf'"):
+        make_runner(MODELS["t5"], "fast")
