@@ -112,8 +112,6 @@ def decode(
     if streamer is not None and len(prompt) > 1:
         raise ValueError(f"a streamer shows one row, the batch holds {len(prompt)}; decode the rows one by one")
     runners = {name: make_runner(model, engine) for name, model in models.items()}
-    for name, runner in runners.items():
-        runner.prefill(**inputs[name])
     request = Request(
         prompt=prompt,
         max_new_tokens=max_new_tokens,
@@ -127,6 +125,8 @@ def decode(
         else StoppingCriteriaList(stopping_criteria),
         on_settled=None if streamer is None else _put_into(streamer),
     )
+    for name, runner in runners.items():
+        runner.prefill(**inputs[name])
     if streamer is not None:
         streamer.put(prompt.cpu())
     sequences, recorder = Decoder(runners.get("large"), runners.get("small"), policy, request).run()
