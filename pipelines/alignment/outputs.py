@@ -44,12 +44,21 @@ class Processes:
     world: int = 1
     barrier: Callable[[], None] = lambda: None
 
+    @classmethod
+    def joined(cls, on_cpu: bool) -> Processes:
+        """The processes that ``accelerate launch`` (or torchrun) has started, or this one alone."""
+        from accelerate import PartialState
+
+        state = PartialState(cpu=on_cpu)
+        return cls(state.process_index, state.num_processes, state.wait_for_everyone)
+
 
 def write_outputs(
     folder: ShardFolder,
     sources: Sources,
     decode: Decode,
     *,
+    label: str,
     batch_size: int,
     eos_token_ids: Sequence[int],
     processes: Processes,
@@ -65,8 +74,8 @@ def write_outputs(
     todo = [shard for shard in mine if shard not in done]
     first = processes.rank == 0
     if first:
-        print(_progress_line(len(done), len(todo), processes.world), flush=True)
-    bar = tqdm(total=sum(map(folder.plan.outputs, todo)), desc="outputs", unit="row", disable=not (first and todo))
+        print(f"{label}: {_progress_line(len(done), len(todo), processes.world)}", flush=True)
+    bar = tqdm(total=sum(map(folder.plan.outputs, todo)), desc=label, unit="row", disable=not (first and todo))
     try:
         with bar:
             for shard in todo:
@@ -136,9 +145,9 @@ def _answer(
 def _progress_line(done: int, todo: int, world: int) -> str:
     shared = f" (process 1 of {world}; the others take as many)" if world > 1 else ""
     if not todo:
-        return f"outputs of the large model: all {done} shards are there{shared}"
+        return f"all {done} shards are there{shared}"
     before = f", {done} are there from before" if done else ""
-    return f"outputs of the large model: {todo} shards to generate{before}{shared}"
+    return f"{todo} shards to generate{before}{shared}"
 
 
 def _wait(folder: ShardFolder, report: bool) -> None:

@@ -1,6 +1,6 @@
-"""The comparison for people: a table and a verdict.
+"""The comparison for people: lines, a table and a verdict.
 
-Knows figures and names; knows nothing about models or how the figures came about.
+Knows figures and counts; knows nothing about models or how the figures came about.
 """
 
 from __future__ import annotations
@@ -11,6 +11,17 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.alignment.comparison import Figure
+
+
+def described(summary: dict[str, int], longest: int) -> str:
+    """One line on outputs of the large model; ``longest`` is the most tokens that one may have."""
+    mean = summary["tokens"] / summary["outputs"]
+    line = f"{summary['outputs']:,} outputs of {mean:.1f} tokens on average"
+    if summary["empty"]:
+        line += f"; {summary['empty']:,} of them are empty and stay, since the small model is to imitate that too"
+    if summary["cut"]:
+        line += f"; {summary['cut']:,} were cut at {longest} tokens (align.generation_max_length)"
+    return line
 
 
 def table(figures: dict[str, Figure], title: str) -> Table:

@@ -23,6 +23,7 @@ from pipelines.data.encode import encode
 from pipelines.data.task import Task, fingerprint
 from pipelines.evaluation.decode import Decoder, Decoding, source_ids
 from pipelines.evaluation.fingerprint import model_hash, tokenizer_hash
+from pipelines.models import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -39,25 +40,25 @@ class Outputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher:
-    """The large model with everything that decides how it is run, but not how it answers."""
+    """The large model, ready to decode, and how it is run; ``AlignSettings`` says how it answers."""
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    large: LoadedModel
     engine: str
     batch_size: int
     processes: Processes
 
     def answer(self, task: Task, split: str, dataset: Dataset, settings: AlignSettings, seed: int) -> Outputs:
         """Outputs for every row of ``dataset``, from ``{settings.outputs}/{split}`` as far as they are there."""
+        large, tokenizer = self.large.model, self.large.tokenizer
         identity = {
             "split": split,
             "rows": len(dataset),
             "data": fingerprint(dataset),
             "task.prefix": task.prefix,
             "task.source_length": task.source_length,
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-            "large": model_hash(self.model),
-            "tokenizer": tokenizer_hash(self.tokenizer),
+            "dtype": str(large.dtype).removeprefix("torch."),
+            "large": model_hash(large),
+            "tokenizer": tokenizer_hash(tokenizer),
             **settings.identity(task.target_length, seed),
         }
         plan = Plan(rows=len(dataset), shard_rows=settings.shard_rows, samples=settings.samples)
@@ -71,10 +72,11 @@ class Teacher:
         )
         summary = write_outputs(
             folder,
-            Sources(dataset["source"], source_ids(dataset["source"], self.tokenizer, task)),
-            partial(Decoder(self.model, None, self.tokenizer, decoding).decode, bild.LargeOnly()),
+            Sources(dataset["source"], source_ids(dataset["source"], tokenizer, task)),
+            partial(Decoder(large, None, tokenizer, decoding).decode, bild.LargeOnly()),
+            label=f"outputs for {split}",
             batch_size=self.batch_size,
-            eos_token_ids=end_tokens(self.model),
+            eos_token_ids=end_tokens(large),
             processes=self.processes,
         )
         return Outputs(folder.dataset(), summary, identity)
@@ -95,36 +97,34 @@ def training_rows(rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task)
 
 
 def compare(
-    large: PreTrainedModel,
+    teacher: Teacher,
     before: PreTrainedModel,
     after: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
     policy: Policy,
-    references: Dataset,
-    outputs: Outputs,
-    *,
-    batch_size: int,
-    engine: str,
+    examples: Examples,
+    task: Task,
     seed: int,
 ) -> tuple[dict[str, Figure], float]:
-    """Figures before and after on some held-out rows, and the large model's own score on them.
-
-    Args:
-        references: the task's rows (source, target).
-        outputs: the large model's, for the same rows, greedy.
-    """
-    examples = Examples(
-        inputs=source_ids(references["source"], tokenizer, task),
-        references=references["target"][:],
-        large_texts=outputs.rows["target"][: len(references)],
-        large_tokens=outputs.rows["tokens"][: len(references)],
-        metric=task.metric,
-    )
-    decoding = Decoding(max_new_tokens=task.target_length, engine=engine)
-    comparison = Comparison(large, tokenizer, decoding, policy, examples, batch_size)
+    """Figures of two small models on some held-out rows, and the large model's own score on them."""
+    decoding = Decoding(max_new_tokens=task.target_length, engine=teacher.engine)
+    large = teacher.large
+    comparison = Comparison(large.model, large.tokenizer, decoding, policy, examples, teacher.batch_size)
     measured = [comparison.measure(small, label) for small, label in ((before, "before"), (after, "after"))]
     return figures(*measured, task.metric, seed), comparison.large_quality
+
+
+def examples(
+    tokenizer: PreTrainedTokenizerBase, task: Task, pairs: Dataset, outputs: Outputs, limit: int | None
+) -> Examples:
+    """The first ``limit`` rows (None = all) of a split and what the large model wrote for them, one output each."""
+    rows = len(pairs) if limit is None else min(limit, len(pairs))
+    return Examples(
+        inputs=source_ids(pairs["source"][:rows], tokenizer, task),
+        references=pairs["target"][:rows],
+        large_texts=outputs.rows["target"][:rows],
+        large_tokens=outputs.rows["tokens"][:rows],
+        metric=task.metric,
+    )
 
 
 def end_tokens(model: PreTrainedModel) -> list[int]:

@@ -51,6 +51,7 @@ def fill(path: Path, decode=decode, processes=None, rows=23, batch_size=4, sampl
         folder,
         sources(rows),
         decode,
+        label="outputs",
         batch_size=batch_size,
         eos_token_ids=[EOS],
         processes=Processes() if processes is None else processes,
@@ -59,10 +60,7 @@ def fill(path: Path, decode=decode, processes=None, rows=23, batch_size=4, sampl
 
 
 def main() -> None:
-    from accelerate import PartialState
-
-    state = PartialState(cpu=True)
-    processes = Processes(state.process_index, state.num_processes, state.wait_for_everyone)
+    processes = Processes.joined(on_cpu=True)
     kill_at = int(sys.argv[2]) if len(sys.argv) > 2 else None
     calls = 0
 

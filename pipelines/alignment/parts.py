@@ -1,0 +1,108 @@
+"""From a config to everything that an alignment works with, checked before any work starts.
+
+Knows the config's keys; the other files of the package do not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Dataset
+from omegaconf import DictConfig
+
+from bild.policies.base import Policy
+from pipelines.alignment.models import Models
+from pipelines.alignment.outputs import Processes
+from pipelines.alignment.run import Teacher
+from pipelines.alignment.settings import AlignSettings
+from pipelines.cli import UserError
+from pipelines.data.task import Task
+from pipelines.evaluation.config import instantiated
+from pipelines.evaluation.pair import chosen_device, chosen_dtype
+from pipelines.models import LoadedModel
+from pipelines.training import checkpoints
+from pipelines.training.identity import start_identity
+from pipelines.training.report import say
+from pipelines.training.settings import TrainSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What one alignment consists of."""
+
+    task: Task
+    pairs: Dataset
+    """source, target; the large model answers the sources"""
+    held_out: Dataset
+    """the same of the validation split"""
+    settings: AlignSettings
+    training: TrainSettings
+    policy: Policy
+    models: Models
+    teacher: Teacher
+    start: LoadedModel
+    """the small model that is trained"""
+
+
+def assemble(config: DictConfig) -> Parts:
+    """Instantiate, load and check; prints a line for the task and for each model.
+
+    Raises:
+        UserError: a value out of range, data or a model that cannot be loaded, or two tokenizers.
+    """
+    if not isinstance(config.batch_size, int) or config.batch_size < 1:
+        raise UserError(f"batch_size={config.batch_size}: needs a whole number of at least 1")
+    if config.split == "validation":
+        raise UserError("split=validation: those examples are for the comparison before and after; choose train")
+    names = ("task", "align", "train", "bild", "large", "small")
+    task, settings, training, policy, large, small = (instantiated(config, name) for name in names)
+    pairs = task.load(config.split, config.limit)
+    held_out = task.load("validation", held_out_rows(config.limit, training.evaluate_rows, settings.report_limit))
+    say(f"task   {task.name}, {config.split} split, {len(pairs):,} examples")
+    device = chosen_device(config.device)
+    models = Models(
+        large=large,
+        small=small,
+        task_name=task.name,
+        init=settings.init,
+        texts=[*pairs["source"], *pairs["target"]],
+        seed=training.seed,
+        device=device,
+        dtype=chosen_dtype(config.dtype),
+    )
+    processes = Processes.joined(on_cpu=device.type == "cpu")
+    loaded, start = models.pair()
+    say(f"large  {loaded.note}")
+    say(f"small  {start.note}")
+    refuse_other_training(Path(config.out), training, start)
+    return Parts(
+        task=task,
+        pairs=pairs,
+        held_out=held_out,
+        settings=settings,
+        training=training,
+        policy=policy,
+        models=models,
+        teacher=Teacher(large=loaded, engine=config.engine, batch_size=config.batch_size, processes=processes),
+        start=start,
+    )
+
+
+def refuse_other_training(out: Path, training: TrainSettings, start: LoadedModel) -> None:
+    """Say now, not after hours of generation, that ``out`` holds a training from another start or with other settings.
+
+    The trainer itself compares everything, once it knows the data.
+    """
+    checkpoint = checkpoints.latest(out)
+    if checkpoint is not None:
+        asked = {**start_identity(start.model, start.tokenizer), **training.identity()}
+        there = {key: value for key, value in checkpoint.identity.items() if key in asked}
+        checkpoints.refuse_other(out, there, asked)
+
+
+def held_out_rows(limit: int | None, evaluate_rows: int | None, report_limit: int | None) -> int | None:
+    """How many validation examples the large model answers: what training or report look at; None = all."""
+    wanted = None if evaluate_rows is None or report_limit is None else max(evaluate_rows, report_limit)
+    given = [rows for rows in (limit, wanted) if rows is not None]
+    return min(given) if given else None

@@ -1,0 +1,77 @@
+"""The comparison of an alignment: made, shown, and written as JSON beside the weights and among the results.
+
+Sections of the JSON: ``name``; ``task``; ``models`` (large, before, after); ``policy``; ``outputs`` of the large model
+(folder, summary, identity); ``training`` (steps, best validation score, which is against such outputs); ``report``
+(split, examples, the large model's own score); ``figures`` (name -> label, before, after, difference with value, low
+and high; null where there was nothing to divide by); ``provenance``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from pipelines.alignment.comparison import Figure, as_json
+from pipelines.alignment.parts import Parts
+from pipelines.alignment.report import show
+from pipelines.alignment.run import Outputs, compare, examples
+from pipelines.evaluation import provenance
+from pipelines.evaluation.pair import describe
+from pipelines.evaluation.results import policy_fields, policy_label
+from pipelines.evaluation.run import describe_task
+from pipelines.evaluation.scoring import HEADLINE
+from pipelines.models import LoadedModel
+from pipelines.training.manifest import write_json
+from pipelines.training.run import TrainSummary
+
+SCHEMA = 1
+KIND = "alignment"
+IN_CHECKPOINT = "alignment.json"
+TRAINING = ("steps", "max_steps", "metric", "best", "best_step", "seconds")
+
+
+def conclude(config: DictConfig, parts: Parts, outputs: Outputs, held_out: Outputs, summary: TrainSummary) -> None:
+    """Compare the small model before and after, print the table, write the result.
+
+    Args:
+        outputs: of the large model, which the small one was trained on.
+        held_out: of the large model, greedy, for ``parts.held_out``.
+    """
+    large = parts.models.ready(parts.teacher.large)
+    loaded = {"large": large, "before": parts.models.before(), "after": parts.models.after(summary.out)}
+    rows = examples(large.tokenizer, parts.task, parts.held_out, held_out, parts.settings.report_limit)
+    small = [loaded[name].model for name in ("before", "after")]
+    figures, large_score = compare(parts.teacher, *small, parts.policy, rows, parts.task, config.seed)
+    split = f"{len(rows.references):,} validation examples of {parts.task.name}"
+    show(
+        figures, f"{split}, {policy_label(parts.policy)}; large alone: {HEADLINE[parts.task.metric]} {large_score:.2f}"
+    )
+    result = {
+        "schema": SCHEMA,
+        "kind": KIND,
+        "name": f"align-{parts.models.large.name}-{parts.models.small.name}",
+        "task": describe_task(parts.task, parts.pairs, config.split, config.limit),
+        "models": {role: _described(one) for role, one in loaded.items()},
+        "policy": policy_fields(parts.policy),
+        "outputs": {"folder": parts.settings.outputs, "summary": outputs.summary, "identity": outputs.identity},
+        "training": {name: value for name, value in asdict(summary).items() if name in TRAINING},
+        "report": {"split": "validation", "examples": len(rows.references), "large_quality": large_score},
+        "figures": _numbers(figures),
+        "provenance": provenance.collect(config),
+    }
+    path = Path(config.results) / parts.task.name / f"{result['name']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for target in (summary.out / IN_CHECKPOINT, path):
+        write_json(target, result)
+    print(f"result {path}")
+
+
+def _described(loaded: LoadedModel) -> dict[str, Any]:
+    return asdict(describe(loaded.model, loaded.path, loaded.note))
+
+
+def _numbers(figures: dict[str, Figure]) -> dict[str, Any]:
+    return {name: as_json(figure) for name, figure in figures.items()}

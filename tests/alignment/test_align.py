@@ -1,0 +1,213 @@
+"""The whole pipeline on tiny models and a file of six sentences."""
+
+import json
+
+import pytest
+import torch
+from datasets import Dataset
+from hydra import compose, initialize_config_dir
+
+from pipelines import align
+from pipelines.alignment.outputs import Processes
+from pipelines.alignment.run import Teacher, training_rows
+from pipelines.alignment.settings import AlignSettings
+from pipelines.cli import CONF, UserError
+from pipelines.data.task import Task
+from pipelines.data.vocabulary import train_tokenizer
+from pipelines.models import LoadedModel
+from pipelines.training import manifest
+from tests.bild.models import tiny_t5
+
+SOURCES = ["ein roter Hund", "zwei Katzen im Haus", "der Mann", "sie singt ein Lied", "das alte Auto fährt", "ja"]
+TARGETS = ["a red dog", "two cats in the house", "the man", "she sings a song", "the old car drives", "yes"]
+STEPS = 2
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer([*SOURCES, *TARGETS], 300)
+
+
+def save(folder, seed, tokenizer):
+    model = tiny_t5(seed, vocab=len(tokenizer), dtype=torch.float32, tied=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, tokenizer):
+    """A folder with a pair and data, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "large", 0, tokenizer)
+    save(tmp_path / "small", 1, tokenizer)
+    lines = [json.dumps({"source": s, "target": t}) for s, t in zip(SOURCES, TARGETS, strict=True)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def run(*overrides):
+    with initialize_config_dir(str(CONF), version_base=None):
+        config = compose(
+            "align",
+            [
+                "task.data_files={train: pairs.jsonl, validation: pairs.jsonl}",
+                "task.target_length=8",
+                "large.path=large",
+                "small.path=small",
+                "align.shard_rows=4",
+                f"train.max_steps={STEPS}",
+                "train.batch_size=4",
+                "train.evaluate_every=1",
+                "train.save_every=1",
+                "batch_size=3",
+                "device=cpu",
+                *overrides,
+            ],
+        )
+    align.main(config)
+
+
+def test_from_a_pair_to_an_aligned_checkpoint_and_its_figures(here, capsys):
+    run()
+    shown = capsys.readouterr().out
+    assert "large  tiny-large: not fine-tuned on toy_de_en yet, so pre-trained weights from large" in shown
+    assert "small  tiny-small: not fine-tuned on toy_de_en yet, so pre-trained weights from small" in shown
+    assert "outputs for train: 2 shards to generate" in shown
+    checkpoint = here / "checkpoints/toy_de_en/tiny-small-aligned"
+    assert manifest.is_complete(checkpoint)
+    result = json.loads((here / "results/toy_de_en/align-tiny-large-tiny-small.json").read_text())
+    assert result == json.loads((checkpoint / "alignment.json").read_text())
+    assert set(result["figures"]) == {"acceptance", "mean_accepted_length", "overlap", "agreement", "quality"}
+    assert result["models"]["before"]["path"] == "small"
+    assert result["models"]["after"]["weights"] != result["models"]["before"]["weights"]
+    assert result["report"]["examples"] == 6
+    assert result["provenance"]["config"]["align"]["shard_rows"] == 4
+    # The small model has moved towards the large one on the very rows that it was trained on.
+    assert result["figures"]["overlap"]["difference"]["value"] > 0
+
+    run()
+    again = capsys.readouterr().out
+    assert "outputs for train: all 2 shards are there" in again
+    assert "nothing to do: this run was finished before" in again
+
+
+def test_the_fine_tuned_checkpoint_is_the_start_unless_told_otherwise(here, tokenizer, capsys):
+    tuned = here / "checkpoints/toy_de_en/tiny-small"
+    save(tuned, 2, tokenizer)
+    manifest.write(tuned)
+    run("out=from-tuned")
+    assert "small  tiny-small: fine-tuned checkpoint checkpoints/toy_de_en/tiny-small" in capsys.readouterr().out
+    run("align.init=pretrained", "out=from-pretrained")
+    assert "small  tiny-small: pre-trained weights from small" in capsys.readouterr().out
+    tuned_run, pretrained_run = (json.loads((here / name / "alignment.json").read_text()) for name in RUNS)
+    # Before is what a user has without alignment, wherever the training started.
+    assert tuned_run["models"]["before"] == pretrained_run["models"]["before"]
+    assert tuned_run["models"]["after"]["weights"] != pretrained_run["models"]["after"]["weights"]
+    assert tuned_run["figures"]["overlap"]["before"] == pretrained_run["figures"]["overlap"]["before"]
+
+
+RUNS = ("from-tuned", "from-pretrained")
+
+
+def test_other_settings_are_refused_before_anything_is_generated(here, capsys):
+    run()
+    capsys.readouterr()
+    with pytest.raises(UserError, match=r"train\.batch_size is 4 there and 5 now"):
+        run("train.batch_size=5", "align.outputs=elsewhere")
+    assert not (here / "elsewhere").exists()
+    with pytest.raises(UserError, match=r"align\.temperature is 0\.0 there and 0\.7 now"):
+        run("align.temperature=0.7")
+
+
+def test_two_tokenizers_are_refused_before_anything_is_generated(here):
+    save(here / "small", 1, train_tokenizer(TARGETS, 300))
+    with pytest.raises(UserError, match="different tokenizers"):
+        run()
+    assert not (here / "checkpoints/toy_de_en/tiny-large-outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("align.init=best", "choose one of finetuned, pretrained"),
+        ("align.samples=2", "would repeat the greedy output"),
+        ("align.temperature=-1", "give a number from 0"),
+        ("align.temperature=nan", "give a number from 0"),
+        ("align.generation_max_length=0", "at least 1"),
+        ("align.shard_rows=0", "at least 1"),
+        ("align.report_limit=0", "at least 1"),
+        ("batch_size=0", "at least 1"),
+        ("split=validation", "choose train"),
+        ("large.path=nowhere/large", "nowhere/large"),
+    ],
+)
+def test_bad_values_are_one_line(here, override, message):
+    with pytest.raises(UserError, match=message):
+        run(override)
+    assert not (here / "checkpoints").exists()
+
+
+def teacher(tokenizer, batch_size):
+    model = tiny_t5(3, vocab=len(tokenizer))
+    return Teacher(
+        large=LoadedModel(model, tokenizer, "large", "large"), engine="hf", batch_size=batch_size, processes=Processes()
+    )
+
+
+def settings(folder, **changes):
+    values = {
+        "init": "finetuned",
+        "generation_max_length": None,
+        "temperature": 0.0,
+        "samples": 1,
+        "shard_rows": 4,
+        "report_limit": None,
+        "outputs": str(folder),
+    }
+    return AlignSettings(**{**values, **changes})
+
+
+@pytest.fixture
+def task():
+    return Task(name="t", version=1, metric="bleu", origin=None, source_length=32, target_length=6)
+
+
+PAIRS = Dataset.from_dict({"source": SOURCES, "target": TARGETS})
+
+
+def test_sampled_outputs_depend_on_the_seed_and_not_on_the_batch(tmp_path, tokenizer, task):
+    drawn = {"temperature": 1.0, "samples": 3}
+    rows = [
+        teacher(tokenizer, batch_size).answer(task, "train", PAIRS, settings(tmp_path / name, **drawn), seed).rows
+        for name, batch_size, seed in (("a", 2, 0), ("b", 7, 0), ("c", 7, 1))
+    ]
+    assert rows[0].to_list() == rows[1].to_list()
+    assert rows[0]["tokens"][:] != rows[2]["tokens"][:]
+    assert rows[0]["index"][:4] == [0, 0, 0, 1]
+    assert len({tuple(tokens) for tokens in rows[0]["tokens"][:3]}) > 1, "samples of one input should differ"
+
+
+def test_greedy_outputs_do_not_depend_on_the_seed(tmp_path, tokenizer, task):
+    folder = settings(tmp_path / "a")
+    one = teacher(tokenizer, 3).answer(task, "train", PAIRS, folder, 0)
+    other = teacher(tokenizer, 3).answer(task, "train", PAIRS, folder, 1)
+    assert one.rows.to_list() == other.rows.to_list()
+    assert "seed" not in one.identity
+
+
+def test_outputs_may_be_shorter_or_longer_than_the_task_s_targets(tmp_path, tokenizer, task):
+    for longest in (2, 9):
+        limited = settings(tmp_path / str(longest), generation_max_length=longest)
+        outputs = teacher(tokenizer, 3).answer(task, "train", PAIRS, limited, 0)
+        assert max(map(len, outputs.rows["tokens"])) == longest
+
+
+def test_labels_are_the_tokens_that_the_large_model_wrote(tokenizer, task):
+    # Split otherwise than the tokenizer would, and one longer than task.target_length and cut: no EOS is added.
+    letters = [*tokenizer.convert_tokens_to_ids(list("dog")), 1]
+    cut = [5] * 9
+    rows = Dataset.from_dict({"source": SOURCES[:2], "target": ["dog", "x"], "tokens": [letters, cut]})
+    encoded = training_rows(rows, tokenizer, task)
+    assert encoded["labels"][:] == [letters, cut]
+    assert encoded["input_ids"][:] == tokenizer(SOURCES[:2])["input_ids"]
+    assert encoded.column_names == ["input_ids", "attention_mask", "labels"]
