@@ -23,11 +23,13 @@ from transformers import (
 
 from pipelines.cli import UserError
 from pipelines.data.vocabulary import train_tokenizer
+from pipelines.hub import first_line, locate
 from pipelines.training import manifest
 
 CHECKPOINTS = Path("checkpoints")
 ROLES = ("finetune", "large", "small")
 INITS = ("pretrained", "scratch")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,7 @@ class Model:
     learning_rate: float = 1e-4
     max_steps: int = 500_000
     aligned: str | bool = "auto"  # as the small model of a pair: use {name}-aligned; "auto" = if it is there
-    dtype: str = "float32"
+    dtype: str = "float32"  # of the weights when decoding; training keeps float32
 
     def __post_init__(self) -> None:
         if self.init not in INITS:
@@ -55,6 +57,8 @@ class Model:
                 f"model.init=scratch: {self.name} has no architecture and vocabulary_size; use tiny-small or "
                 "tiny-large, or give both"
             )
+        if self.dtype not in DTYPES:
+            raise UserError(f"model.dtype={self.dtype}: choose one of {', '.join(DTYPES)}")
         if self.aligned not in ("auto", True, False):
             raise UserError(f"aligned={self.aligned}: choose auto, true or false")
 
@@ -80,24 +84,25 @@ def load(model: Model, task_name: str, role: str, texts: Iterable[str] | None = 
         seed: of new weights.
 
     Returns:
-        The model in eval mode, in float32 (for decoding in ``model.dtype``), on the CPU.
+        The model in eval mode, on the CPU, in float32 for "finetune" and in ``model.dtype`` otherwise.
 
     Raises:
-        UserError: nothing there to load, an unknown hub id, or no network.
+        UserError: nothing there to load, a damaged checkpoint, an unknown hub id, or no network.
     """
     if role not in ROLES:
         raise ValueError(f"role {role!r} is not one of {ROLES}")
+    dtype = torch.float32 if role == "finetune" else DTYPES[model.dtype]
     if role != "finetune":
-        path, note = choose_checkpoint(model, task_name, role)
-        if path is not None:
-            return LoadedModel(_weights(model, str(path)), _tokenizer(model, str(path)), str(path), note)
+        checkpoint, note = choose_checkpoint(model, task_name, role)
+        if checkpoint is not None:
+            return _from_path(model, str(checkpoint), None, dtype, note)
     elif model.init == "scratch":
         return _new(model, texts, seed)
     else:
         note = f"{model.name}: pre-trained weights"
-    path = pretrained_path(model)
-    where = path if model.tokenizer is None else model.tokenizer
-    return LoadedModel(_weights(model, path), _tokenizer(model, where), path, f"{note} from {path}")
+    if model.path is None:
+        raise UserError("model.path is not set: give a folder or a hub id, such as model.path=google/mt5-small")
+    return _from_path(model, model.path, model.tokenizer, dtype, f"{note} from {model.path}")
 
 
 def choose_checkpoint(model: Model, task_name: str, role: str) -> tuple[Path | None, str]:
@@ -106,12 +111,12 @@ def choose_checkpoint(model: Model, task_name: str, role: str) -> tuple[Path | N
     aligned = tuned.with_name(f"{model.name}-aligned")
     why = ""
     if role == "small" and model.aligned is not False:
-        if manifest.is_complete(aligned):
+        if (aligned / manifest.NAME).exists():
             return aligned, f"{model.name}: aligned checkpoint {aligned}"
         if model.aligned is True:
-            raise UserError(f"small.aligned=true: there is no complete checkpoint {aligned}; run pipelines.align first")
+            raise UserError(f"small.aligned=true: there is no finished checkpoint {aligned}; run pipelines.align first")
         why = ", not aligned"
-    if manifest.is_complete(tuned):
+    if (tuned / manifest.NAME).exists():
         return tuned, f"{model.name}: fine-tuned checkpoint {tuned}{why}"
     return None, f"{model.name}: not fine-tuned on {task_name} yet, so pre-trained weights"
 
@@ -120,13 +125,6 @@ def identity(model: Model) -> dict[str, Any]:
     """What of a model decides a training, by the names that the user gives it."""
     names = ("name", "path", "revision", "init")
     return {f"model.{name}": getattr(model, name) for name in names}
-
-
-def pretrained_path(model: Model) -> str:
-    """The hub id or folder of the pre-trained weights; raises ``UserError`` if a folder is meant and not there."""
-    if model.path is None:
-        raise UserError("model.path is not set: give a folder or a hub id, such as model.path=google/mt5-small")
-    return model.path
 
 
 def _new(model: Model, texts: Iterable[str] | None, seed: int) -> LoadedModel:
@@ -140,26 +138,33 @@ def _new(model: Model, texts: Iterable[str] | None, seed: int) -> LoadedModel:
     return LoadedModel(T5ForConditionalGeneration(config).eval(), tokenizer, model.name, note)
 
 
-def _weights(model: Model, path: str) -> PreTrainedModel:
+def _from_path(model: Model, path: str, tokenizer: str | None, dtype: torch.dtype, note: str) -> LoadedModel:
+    """A model from a folder or the hub, its tokenizer from there or from elsewhere."""
+    offline = locate(path, model.revision)
+    code = model.trust_remote_code
     try:
         loaded = AutoModelForSeq2SeqLM.from_pretrained(
             path,
             revision=model.revision,
-            dtype=getattr(torch, model.dtype),
+            dtype=dtype,
             use_safetensors=True,
-            trust_remote_code=model.trust_remote_code,
+            local_files_only=offline,
+            trust_remote_code=code,
         )
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: the model cannot be loaded ({_first_line(error)})") from error
-    return loaded.eval()
-
-
-def _tokenizer(model: Model, path: str) -> PreTrainedTokenizerBase:
+        raise UserError(
+            f"{path}: the model cannot be loaded ({first_line(error)}); it must be an encoder-decoder with safetensors "
+            "weights (older ones: https://huggingface.co/spaces/safetensors/convert, then model.revision=refs/pr/N)"
+        ) from error
+    where, revision = (path, model.revision) if tokenizer is None else (tokenizer, None)
+    offline = locate(where, revision)
     try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=model.trust_remote_code)
+        words = AutoTokenizer.from_pretrained(
+            where, revision=revision, local_files_only=offline, trust_remote_code=code
+        )
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: the tokenizer cannot be loaded ({_first_line(error)})") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{where}: the tokenizer cannot be loaded ({first_line(error)}); if it lies elsewhere, say where with "
+            "model.tokenizer"
+        ) from error
+    return LoadedModel(loaded.eval(), words, path, note)

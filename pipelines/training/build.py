@@ -151,7 +151,13 @@ def micro_batches(dataset: Dataset, settings: TrainSettings, rank: int, processe
 
 
 def wants_bf16(settings: TrainSettings) -> bool:
-    """Whether to compute in bfloat16 (weights and optimizer stay in float32)."""
+    """Whether to compute in bfloat16 (weights and optimizer stay in float32).
+
+    Raises:
+        UserError: the settings ask for a device or a precision that this machine does not have.
+    """
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda: this machine has no usable GPU; use device=auto")
     has = settings.device != "cpu" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     if settings.bf16 is True and not has:
         raise UserError("train.bf16=true: this device does not compute in bfloat16; use train.bf16=auto")

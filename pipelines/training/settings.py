@@ -5,6 +5,7 @@ Knows names and ranges; knows nothing about models, data or the trainer.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +14,9 @@ from pipelines.cli import UserError
 # Schedules that depend on the number of steps, so that this cannot be raised later without changing the past.
 DECAYING = ("linear", "cosine")
 SCHEDULES = ("constant", "inverse_sqrt", *DECAYING)
+DEVICES = ("auto", "cpu", "cuda")
+COUNTS = ("max_steps", "batch_size", "accumulation", "log_every", "evaluate_batch_size", "save_every", "keep")
+OPTIONAL_COUNTS = ("tokens_per_batch", "evaluate_every", "evaluate_rows", "patience")
 WANDB = ("disabled", "offline", "online")
 # What may change between two starts in the same folder: it does not touch the weights.
 FREE = (
@@ -44,9 +48,9 @@ class TrainSettings:
     label_smoothing: float
     bf16: str | bool  # "auto" = where the GPU has it
     seed: int
-    device: str  # "auto" = a GPU if there is one; or "cpu"
+    device: str  # "auto" = a GPU if there is one; "cpu" or "cuda"
     log_every: int  # steps
-    evaluate_every: int  # steps between evaluations on the validation split
+    evaluate_every: int | None  # steps between evaluations on the validation split
     evaluate_rows: int | None  # validation examples that are decoded; None = all
     evaluate_batch_size: int
     patience: int | None  # evaluations without a new best after which training stops; None = never
@@ -55,21 +59,26 @@ class TrainSettings:
     wandb: str  # "disabled", "offline" or "online"
 
     def __post_init__(self) -> None:
-        at_least_1 = ["max_steps", "batch_size", "accumulation", "log_every", "evaluate_every", "save_every", "keep"]
-        at_least_1 += ["tokens_per_batch", "evaluate_rows", "evaluate_batch_size", "patience"]
-        for name in at_least_1:
+        for name in COUNTS:
+            self._require(name, _whole(getattr(self, name), 1), "a whole number from 1 up")
+        for name in OPTIONAL_COUNTS:
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"train.{name}={value}: needs at least 1")
-        if not self.learning_rate > 0:
-            raise UserError(f"train.learning_rate={self.learning_rate}: needs a number above 0, such as 1e-4")
-        if self.warmup_steps < 0:
-            raise UserError(f"train.warmup_steps={self.warmup_steps}: needs 0 (no warm-up) or more")
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"train.label_smoothing={self.label_smoothing}: needs a number from 0 up to, not with, 1")
-        for name, choices in (("schedule", SCHEDULES), ("wandb", WANDB), ("bf16", ("auto", True, False))):
-            if getattr(self, name) not in choices:
-                raise UserError(f"train.{name}={getattr(self, name)}: choose one of {', '.join(map(str, choices))}")
+            self._require(name, value is None or _whole(value, 1), "a whole number from 1 up, or null")
+        rate, smoothing = self.learning_rate, self.label_smoothing
+        self._require("learning_rate", _number(rate) and 0 < rate < math.inf, "a number above 0, such as 1e-4")
+        self._require("warmup_steps", _whole(self.warmup_steps, 0), "a whole number, 0 for no warm-up")
+        self._require("label_smoothing", _number(smoothing) and 0 <= smoothing < 1, "a number from 0 to below 1")
+        self._require("seed", _whole(self.seed, 0), "a whole number from 0 up")
+        for name in ("group_by_length", "scale_parameter"):
+            self._require(name, isinstance(getattr(self, name), bool), "true or false")
+        for name, choices in (("schedule", SCHEDULES), ("wandb", WANDB), ("device", DEVICES)):
+            self._require(name, getattr(self, name) in choices, f"one of {', '.join(choices)}")
+        self._require("bf16", self.bf16 in ("auto", True, False), "auto, true or false")
+
+    def _require(self, name: str, holds: bool, wanted: str) -> None:
+        if not holds:
+            key = name if name in ("seed", "device") else f"train.{name}"
+            raise UserError(f"{key}={getattr(self, name)}: give {wanted}")
 
     def identity(self) -> dict[str, Any]:
         """What decides the weights, under the names that the user gives it."""
@@ -78,3 +87,11 @@ class TrainSettings:
         if self.schedule in DECAYING:
             values["train.max_steps"] = self.max_steps
         return values
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

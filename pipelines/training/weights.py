@@ -7,10 +7,12 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write weights, config, generation config and tokenizer."""
+    logging.disable_progress_bar()  # "Writing model shards" says nothing that anyone waits for
     in_training = model.config.use_cache
     model.config.use_cache = True  # the trainer switches it off for itself; whoever loads the model wants it
     try:
