@@ -154,6 +154,6 @@ def _wait(folder: ShardFolder, report: bool) -> None:
     """Return when every shard has a file. Files, not a barrier: a collective call would time out on long work."""
     missing = folder.missing()
     if missing and report:
-        print(f"waiting for the other processes: {len(missing)} shards to go", flush=True)
+        print(f"waiting for the other processes; shards to go: {len(missing)}", flush=True)
     while folder.missing():
         time.sleep(0.5)

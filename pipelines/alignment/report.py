@@ -24,9 +24,9 @@ def described(summary: dict[str, int], longest: int) -> str:
     return line
 
 
-def table(figures: dict[str, Figure], title: str) -> Table:
+def table(figures: dict[str, Figure]) -> Table:
     """One row per figure: before, after, and the difference with its 95 % interval."""
-    result = Table(title=title, title_justify="left", caption_justify="left")
+    result = Table()
     result.add_column("")
     for heading in ("before", "after", "change", "95 % interval"):
         result.add_column(heading, justify="right", no_wrap=True)
@@ -54,10 +54,11 @@ def verdict(figure: Figure, name: str) -> str:
 
 
 def show(figures: dict[str, Figure], title: str) -> None:
-    """Print the table and the verdicts on what alignment is for."""
+    """Print a title, the table, and the verdicts on what alignment is for."""
     # Wide enough for the table where the output is no terminal.
     console = Console(width=None if Console().is_terminal else 120, highlight=False)
-    console.print(table(figures, title))
+    console.print(f"\n{title}", markup=False)
+    console.print(table(figures))
     for name in ("overlap", "acceptance"):
         console.print(verdict(figures[name], {"overlap": "alpha"}.get(name, name)), markup=False)
 
@@ -65,4 +66,5 @@ def show(figures: dict[str, Figure], title: str) -> None:
 def _number(value: float, sign: str = "") -> str:
     if math.isnan(value):
         return "-"
-    return f"{value:{sign}.2f}" if abs(value) >= 10 else f"{value:{sign}.3f}"
+    digits = 2 if abs(value) >= 10 else 3
+    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"  # adding 0 turns -0 into 0
