@@ -5,11 +5,11 @@ Knows model descriptions and checkpoints; knows nothing about data, training or 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from datasets import Dataset
 
 from pipelines.evaluation.pair import check_tokenizers
 from pipelines.models import LoadedModel, Model, choose_checkpoint, load
@@ -24,8 +24,8 @@ class Models:
     task_name: str
     init: str
     """where the small model starts: "finetuned" (pre-trained if there is none, as the note says) or "pretrained" """
-    texts: Sequence[str]
-    """what a new vocabulary is trained on, for init=pretrained of a model that starts from scratch"""
+    pairs: Dataset
+    """source, target: what a new vocabulary is trained on, for init=pretrained of a model that starts from scratch"""
     seed: int
     """of new weights"""
     device: torch.device
@@ -57,7 +57,8 @@ class Models:
         small = replace(self.small, aligned=False, dtype="float32")
         if init == "finetuned":
             return load(small, self.task_name, "small")
-        return load(small, self.task_name, "finetune", texts=self.texts, seed=self.seed)
+        texts = (text for column in ("source", "target") for text in self.pairs[column])
+        return load(small, self.task_name, "finetune", texts=texts, seed=self.seed)
 
     def ready(self, loaded: LoadedModel) -> LoadedModel:
         """The same model for decoding: on the device, in the dtype, without dropout."""

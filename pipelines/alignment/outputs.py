@@ -30,10 +30,10 @@ Decode = Callable[[list[list[int]], list[int]], Sequence[Written]]
 
 @dataclass(frozen=True)
 class Sources:
-    """What is answered: row i is ``texts[i]``, encoded as ``input_ids[i]``."""
+    """What is answered, and how it becomes token ids; done shard by shard, since there may be millions of texts."""
 
     texts: Sequence[str]
-    input_ids: Sequence[list[int]]
+    encode: Callable[[Sequence[str]], list[list[int]]]
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _answer(
     """The rows of one shard, decoded in batches of like source length, returned in the order of the source."""
     inputs, samples = plan.inputs(shard), plan.samples
     texts = sources.texts[inputs.start : inputs.stop]
-    encoded = sources.input_ids[inputs.start : inputs.stop]
+    encoded = sources.encode(texts)
     jobs = [(place, sample) for place in range(len(inputs)) for sample in range(samples)]
     longest_first = sorted(jobs, key=lambda job: -len(encoded[job[0]]))
     written: dict[tuple[int, int], Written] = {}

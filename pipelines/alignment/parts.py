@@ -66,7 +66,7 @@ def assemble(config: DictConfig) -> Parts:
         small=small,
         task_name=task.name,
         init=settings.init,
-        texts=[*pairs["source"], *pairs["target"]],
+        pairs=pairs,
         seed=training.seed,
         device=device,
         dtype=chosen_dtype(config.dtype),

@@ -72,7 +72,7 @@ class Teacher:
         )
         summary = write_outputs(
             folder,
-            Sources(dataset["source"], source_ids(dataset["source"], tokenizer, task)),
+            Sources(dataset["source"], partial(source_ids, tokenizer=tokenizer, task=task)),
             partial(Decoder(large, None, tokenizer, decoding).decode, bild.LargeOnly()),
             label=f"outputs for {split}",
             batch_size=self.batch_size,

@@ -22,8 +22,8 @@ EOS = 1
 
 def sources(rows: int) -> Sources:
     draw = random.Random(0)
-    ids = [[draw.randrange(2, 100) for _ in range(draw.randrange(1, 12))] + [EOS] for _ in range(rows)]
-    return Sources(texts=[" ".join(map(str, row)) for row in ids], input_ids=ids)
+    texts = [" ".join(str(draw.randrange(2, 100)) for _ in range(draw.randrange(1, 12))) for _ in range(rows)]
+    return Sources(texts, lambda some: [[*map(int, text.split()), EOS] for text in some])
 
 
 @dataclass

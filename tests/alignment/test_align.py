@@ -119,6 +119,16 @@ def test_other_settings_are_refused_before_anything_is_generated(here, capsys):
         run("align.temperature=0.7")
 
 
+def test_held_out_outputs_are_greedy_also_when_training_samples(here):
+    run("align.temperature=0.7", "align.samples=3", "align.report_limit=4")
+    outputs = here / "checkpoints/toy_de_en/tiny-large-outputs"
+    trained_on, held_out = (manifest.read(outputs / split) for split in ("train", "validation"))
+    assert (trained_on["summary"]["outputs"], held_out["summary"]["outputs"]) == (18, 6)
+    assert (trained_on["identity"]["align.temperature"], held_out["identity"]["align.temperature"]) == (0.7, 0.0)
+    result = json.loads((here / "results/toy_de_en/align-tiny-large-tiny-small.json").read_text())
+    assert result["report"]["examples"] == 4
+
+
 def test_two_tokenizers_are_refused_before_anything_is_generated(here):
     save(here / "small", 1, train_tokenizer(TARGETS, 300))
     with pytest.raises(UserError, match="different tokenizers"):

@@ -35,7 +35,7 @@ def test_rows_are_the_answers_to_the_sources_in_order(tmp_path):
     assert dataset["sample"][:] == [0, 1] * 23
     for one in dataset:
         number = 2 * one["index"] + one["sample"]
-        assert one["tokens"] == stand_in.answer(given.input_ids[one["index"]], number)
+        assert one["tokens"] == stand_in.answer(*given.encode([one["source"]]), number)
         assert one["source"] == given.texts[one["index"]]
     assert summary["outputs"] == 46
     assert summary["tokens"] == sum(map(len, dataset["tokens"]))
@@ -147,7 +147,8 @@ def test_empty_and_cut_outputs_are_kept_and_counted(tmp_path):
         return [stand_in.Written(answers.get(len(row) % 5, [5, stand_in.EOS])) for row in inputs]
 
     folder, summary = stand_in.fill(tmp_path, decode, samples=1)
-    lengths = [len(row) % 5 for row in stand_in.sources(23).input_ids]
+    given = stand_in.sources(23)
+    lengths = [len(row) % 5 for row in given.encode(given.texts)]
     assert summary["empty"] == lengths.count(0) > 0
     assert summary["cut"] == lengths.count(1) > 0
     assert len(folder.dataset()) == 23
