@@ -6,7 +6,6 @@ python -m pipelines.evaluate -m split=validation bild.fallback=0.5,0.6,0.7 bild.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +22,26 @@ def main(config: DictConfig) -> None:
     from pipelines.evaluation import provenance, report, results, sweep, table
     from pipelines.evaluation.config import decoding, instantiated
     from pipelines.evaluation.pair import load_pair
+    from pipelines.evaluation.results import shown_path
     from pipelines.evaluation.run import Settings, describe_task, evaluate
 
     check(config)
     task = instantiated(config, "task")
     policy = instantiated(config, "bild")
+    written = decoding(config, task, policy)
     dataset = task.load(config.split, config.limit)
     if len(dataset) == 0:
         raise UserError(f"task={task.name}: the split {config.split!r} has no rows; choose another split")
     pair = load_pair(config, task.name)
-    print(f"task   {task.name}, {config.split} split, {len(dataset):,} examples")
-    for role, model in pair.described.items():
-        print(f"{role}  {model.note}")
+    if sweep.job_number() == 0:
+        print(f"task   {task.name}, {config.split} split, {len(dataset):,} examples")
+        for role, model in pair.described.items():
+            print(f"{role}  {model.note}")
     print(f"policy {results.policy_label(policy)}")
-    settings = Settings(config.batch_size, config.latency_limit, Path(config.out) / "cache")
-    done = evaluate(pair, task, dataset, policy, decoding(config, task), settings)
+    settings = Settings(
+        batch_size=config.batch_size, latency_limit=config.latency_limit, cache=Path(config.out) / "cache"
+    )
+    done = evaluate(pair, task, dataset, policy, written, settings)
     names = {role: model.name for role, model in pair.described.items()}
     content = {
         "name": results.file_name(config.split, names, policy, extras(done.content["run"]["device"])),
@@ -49,12 +53,12 @@ def main(config: DictConfig) -> None:
     result = results.write(content, done.rows, Path(config.out) / task.name)
     if sweep.is_sweep():
         sweep.leave_result(result.path, done.timing_log)
-        print(f"result {relative(result.path)}\n")
+        print(f"result {shown_path(result.path)}")
         return
     done.timing_log.unlink(missing_ok=True)
     table.print_tables([result])
-    print(f"result {relative(result.path)}")
-    print(relative(report.write_report([result], report.report_path([result]))))
+    print(f"result {shown_path(result.path)}")
+    print(shown_path(report.write_report([result], report.report_path([result]))))
 
 
 def check(config: DictConfig) -> None:
@@ -80,12 +84,6 @@ def extras(device: str) -> dict[str, Any]:
             if name.lstrip("+~").split(".")[0] not in TOLD_OTHERWISE:
                 found[name.lstrip("+~")] = value
     return found
-
-
-def relative(path: Path) -> str:
-    """A path as seen from here, if it lies below."""
-    shown = os.path.relpath(path)
-    return str(path) if shown.startswith("..") else shown
 
 
 if __name__ == "__main__":

@@ -19,8 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("paths", nargs="+", type=Path, help="results (JSON), or folders that hold them")
     parser.add_argument("--out", type=Path, help="where the report goes; beside the results if left out")
     options = parser.parse_args(arguments)
+    from pipelines.evaluation.results import shown_path
+
     try:
-        print(rewrite(options.paths, options.out))
+        print(shown_path(rewrite(options.paths, options.out)))
     except UserError as error:
         fail(str(error))
 

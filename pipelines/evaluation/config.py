@@ -8,6 +8,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from bild.policies.base import Policy
+from bild.sampling import Sampler
 from pipelines.cli import UserError
 from pipelines.data.task import Task
 from pipelines.evaluation.decode import Decoding
@@ -30,14 +32,23 @@ def instantiated(config: DictConfig, node: str) -> Any:
         raise
 
 
-def decoding(config: DictConfig, task: Task) -> Decoding:
-    """How texts are written: the config's sampling keys, up to the task's target length unless told otherwise."""
+def decoding(config: DictConfig, task: Task, policy: Policy) -> Decoding:
+    """How texts are written: the config's sampling keys, up to the task's target length unless told otherwise.
+
+    Raises:
+        UserError: a value out of range, or sampling with a policy that is greedy only; known before any model loads.
+    """
+    length = task.target_length if config.max_new_tokens is None else config.max_new_tokens
+    if not isinstance(length, int) or length < 1:
+        raise UserError(f"max_new_tokens={length}: must be a whole number of at least 1, or null for the task's length")
+    fields = {name: config[name] for name in ("do_sample", "temperature", "top_k", "top_p")}
+    try:
+        policy.check(greedy=Sampler(**fields).greedy)
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from error
     return Decoding(
-        max_new_tokens=task.target_length if config.max_new_tokens is None else config.max_new_tokens,
-        do_sample=config.do_sample,
-        temperature=config.temperature,
-        top_k=config.top_k,
-        top_p=config.top_p,
+        max_new_tokens=length,
+        **fields,
         seed=config.seed,
         engine=config.engine,
     )

@@ -34,11 +34,12 @@ class LineDecoder:
     def load(cls, config: DictConfig) -> LineDecoder:
         """The models, task and policy of a config; says which models on standard error."""
         task, policy = instantiated(config, "task"), instantiated(config, "bild")
+        written = decoding(config, task, policy)
         used = {"large": policy.uses_large, "small": policy.uses_small}
         pair = load_pair(config, task.name, [role for role in used if used[role]])
         for role, model in pair.described.items():
             print(f"{role}  {model.note}", file=sys.stderr)
-        return cls(pair, task, policy, Decoder(pair.large, pair.small, pair.tokenizer, decoding(config, task)))
+        return cls(pair, task, policy, Decoder(pair.large, pair.small, pair.tokenizer, written))
 
     def decode(self, lines: Sequence[str]) -> list[str]:
         """Decode one batch of lines; random streams go on from the batch before."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from pipelines.cli import UserError
 from pipelines.evaluation.config import instantiated
@@ -65,6 +66,7 @@ def load_pair(config: DictConfig, task_name: str, roles: Sequence[str] = ("large
     """
     from pipelines.models import load
 
+    disable_progress_bar()
     device = chosen_device(config.device)
     dtype = chosen_dtype(config.dtype)
     loaded = {role: load(instantiated(config, role), task_name, role) for role in roles}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -23,6 +24,7 @@ from pipelines.evaluation.rows import DecodedRow
 from pipelines.evaluation.store import STATS, write_table, write_text
 
 SCHEMA = 1
+KIND = "evaluation"
 SECTIONS = ("name", "label", "task", "models", "policy", "decoding", "run", "methods", "cost_ratio", "provenance")
 
 PIECES = pa.list_(
@@ -102,7 +104,7 @@ def write(content: dict[str, Any], rows: pa.Table, folder: Path) -> Result:
     missing = [section for section in SECTIONS if section not in content]
     if missing:
         raise ValueError(f"a result lacks {', '.join(missing)}")
-    result = Result(path, {"schema": SCHEMA, **content})
+    result = Result(path, {"schema": SCHEMA, "kind": KIND, **content})
     write_table(rows, result.rows_path)
     write_text(json.dumps(result.content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
     return result
@@ -120,26 +122,35 @@ def read(path: Path) -> Result:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a result that evaluate wrote") from error
     except ValueError as error:
         raise UserError(f"{path}: is not JSON ({error}); give a result that evaluate wrote") from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise UserError(f"{path}: is not a result of schema {SCHEMA}; evaluate again to get one")
+    if not isinstance(content, dict) or (content.get("schema"), content.get("kind")) != (SCHEMA, KIND):
+        raise UserError(f"{path}: is not an evaluation of schema {SCHEMA}; evaluate again to get one")
     return Result(path, content)
 
 
+def shown_path(path: Path) -> str:
+    """A path as seen from here if it lies below, else as it is."""
+    shown = os.path.relpath(path)
+    return str(path) if shown.startswith("..") else shown
+
+
 def find(paths: Sequence[Path]) -> list[Result]:
-    """The results among files and folders (their JSON files, not deeper), sorted by name.
+    """The results among files and folders (not deeper), those of a folder sorted by name.
 
     Raises:
         UserError: nothing there, or no result in a folder.
     """
-    files: list[Path] = []
+    found: list[Result] = []
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: does not exist; give a result's JSON file or a folder of them")
-        inside = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        if not path.is_dir():
+            found.append(read(path))
+            continue
+        inside = [read(file) for file in sorted(path.glob("*.json")) if _is_result(file)]
         if not inside:
-            raise UserError(f"{path}: holds no result; run `python -m pipelines.evaluate` first")
-        files += inside
-    return [read(path) for path in files]
+            raise UserError(f"{path}: holds no evaluation; run `python -m pipelines.evaluate` first")
+        found += inside
+    return found
 
 
 def read_rows(result: Result) -> list[dict[str, Any]]:
@@ -212,6 +223,15 @@ class Pieces:
 
     def _decode(self, tokens: list[int]) -> str:
         return self._tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+
+
+def _is_result(path: Path) -> bool:
+    """A folder may hold other reports too, such as those of alignments."""
+    try:
+        read(path)
+    except UserError:
+        return False
+    return True
 
 
 def _telling_fields(policy: object) -> list[tuple[str, str]]:

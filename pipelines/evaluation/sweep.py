@@ -21,6 +21,11 @@ def is_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
+def job_number() -> int:
+    """The place of this job in its sweep, from 0; 0 for a single run."""
+    return HydraConfig.get().job.num if is_sweep() else 0
+
+
 def leave_result(result: Path, timing_log: Path) -> None:
     """Called by a job: where its result is, and which log of timings lets a killed sweep skip its measuring."""
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -34,6 +39,7 @@ class SweepReport(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Read what the jobs have left. A sweep without results has failed and says so itself."""
         from pipelines.evaluation import report, results, table
+        from pipelines.evaluation.results import shown_path
 
         pointers = sorted(Path(config.hydra.sweep.dir).glob(f"*/{POINTER}"), key=lambda path: int(path.parent.name))
         lines = [pointer.read_text(encoding="utf-8").split("\n") for pointer in pointers]
@@ -43,6 +49,6 @@ class SweepReport(Callback):
             return
         found = results.find(paths)
         table.print_tables(found)
-        print(report.write_report(found, report.report_path(found)))
+        print(shown_path(report.write_report(found, report.report_path(found))))
         for line in lines:
             Path(line[1]).unlink(missing_ok=True)

@@ -89,7 +89,7 @@ def test_every_column_is_documented():
 
 
 def test_a_result_without_a_section_is_not_written(sweep, tmp_path):
-    content = {key: value for key, value in sweep[0].content.items() if key not in ("schema", "provenance")}
+    content = {key: value for key, value in sweep[0].content.items() if key not in ("schema", "kind", "provenance")}
     with pytest.raises(ValueError, match="lacks provenance"):
         results.write(content, None, tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -97,7 +97,7 @@ def test_a_result_without_a_section_is_not_written(sweep, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "is not JSON"), ("[]", "is not a result of schema 1"), (json.dumps({"schema": 0}), "schema 1")],
+    [("{", "is not JSON"), ("[]", "is not an evaluation of schema 1"), (json.dumps({"schema": 0}), "schema 1")],
 )
 def test_what_is_not_a_result_is_refused_by_name(tmp_path, text, message):
     path = tmp_path / "x.json"
@@ -108,7 +108,7 @@ def test_what_is_not_a_result_is_refused_by_name(tmp_path, text, message):
 
 
 def test_an_empty_folder_and_a_missing_one_are_refused(tmp_path):
-    with pytest.raises(UserError, match="holds no result"):
+    with pytest.raises(UserError, match="holds no evaluation"):
         results.find([tmp_path])
     with pytest.raises(UserError, match="does not exist"):
         results.find([tmp_path / "nowhere"])
