@@ -6,7 +6,7 @@ Knows how this project's settings are called in transformers; knows nothing abou
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from transformers import (
     Seq2SeqTrainingArguments,
 )
 from transformers.optimization import Adafactor
-from transformers.trainer_callback import ProgressCallback
 
 from pipelines.cli import UserError
 from pipelines.data.task import Task
@@ -29,6 +28,7 @@ from pipelines.training.loss import IGNORED, TokenLoss
 from pipelines.training.patience import Patience
 from pipelines.training.progress import Progress
 from pipelines.training.settings import TrainSettings
+from pipelines.training.tracking import reporters
 from pipelines.training.trainer import Trainer
 from pipelines.training.validation import Validation
 
@@ -46,6 +46,7 @@ def build_trainer(
     settings: TrainSettings,
     out: Path,
     identity: dict[str, Any],
+    notes: Mapping[str, str],
     interrupt: Interrupt,
 ) -> tuple[Trainer, Validation]:
     """The trainer of a run and the validation that it uses, ready to start or to resume."""
@@ -77,11 +78,11 @@ def build_trainer(
         batches=micro_batches(train_dataset, settings, arguments.process_index, arguments.world_size),
         validate=validation,
         identity=identity,
+        notes=notes,
         interrupt=interrupt,
         keep=settings.keep,
+        progress=Progress(),
     )
-    trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(Progress())
     return trainer, validation
 
 
@@ -109,7 +110,7 @@ def training_arguments(settings: TrainSettings, out: Path) -> Seq2SeqTrainingArg
         save_steps=settings.save_every,
         logging_strategy="steps",
         logging_steps=settings.log_every,
-        report_to=[] if settings.wandb == "disabled" else ["wandb"],
+        report_to=reporters(settings.wandb, out),
         disable_tqdm=False,
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs in one process would mean DataParallel; use accelerate

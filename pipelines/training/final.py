@@ -14,7 +14,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipelines.training import manifest
-from pipelines.training.weights import save_model
+from pipelines.training.weights import WRITE_ERRORS, save_model, unwritable
 
 
 def write_final(
@@ -28,13 +28,18 @@ def write_final(
 
     Everything is written to the side first; while the files are swapped there is no manifest, so that a mixture of
     old and new ones never counts as a checkpoint.
+
+    Raises:
+        UserError: it cannot be written, for example because the disk is full.
     """
     draft = out / ".final"
     shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    save_model(model, tokenizer, draft)
-    for name, text in texts.items():
-        (draft / name).write_text(text, encoding="utf-8")
+    try:
+        draft.mkdir(parents=True)
+        save_model(model, tokenizer, draft, texts)
+    except WRITE_ERRORS as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise unwritable(out, error) from error
     names = [path.name for path in draft.iterdir()]
     (out / manifest.NAME).unlink(missing_ok=True)
     for name in names:

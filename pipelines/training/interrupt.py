@@ -1,6 +1,6 @@
 """SIGTERM and Ctrl-C during training: finish the step, save, leave.
 
-Knows signals; knows nothing about the trainer.
+Knows signals and that several processes must agree; knows nothing about the trainer.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import torch
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -18,11 +20,18 @@ class InterruptError(Exception):
 
 
 class Interrupt:
-    """Remembers the first signal; a second one ends the process at once, as without this class."""
+    """Remembers the first signal; a second one ends the process at once, as without this class.
 
-    def __init__(self) -> None:
+    Args:
+        processes: how many train together; if several, nothing is dropped halfway, since the others would wait.
+        announce: whether this process tells what it does.
+    """
+
+    def __init__(self, processes: int = 1, announce: bool = True) -> None:
         self.received: int | None = None
         """signal number, None as long as there was none"""
+        self._processes = processes
+        self._announce = announce
         self._droppable = False
 
     @contextmanager
@@ -38,6 +47,9 @@ class Interrupt:
     @contextmanager
     def droppable(self) -> Iterator[None]:
         """Within this block a signal raises ``InterruptError`` at once."""
+        if self._processes > 1:
+            yield
+            return
         if self.received is not None:
             raise InterruptError
         self._droppable = True
@@ -46,12 +58,21 @@ class Interrupt:
         finally:
             self._droppable = False
 
+    def agreed(self, device: torch.device) -> bool:
+        """Whether any of the processes got a signal; all of them must ask at the same step."""
+        if self._processes > 1:
+            number = torch.tensor(0 if self.received is None else self.received, device=device)
+            torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)
+            self.received = int(number) if number > 0 else None
+        return self.received is not None
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self.received = number
-        name = signal.Signals(number).name
-        print(f"\n{name}: saving before leaving; once more to leave at once without saving", flush=True)
+        if self._announce:
+            name = signal.Signals(number).name
+            print(f"\n{name}: saving before leaving; once more to leave at once without saving", flush=True)
         if self._droppable:
             raise InterruptError

@@ -15,6 +15,11 @@ UNSHOWN = ("total_flos", "epoch", "step", "grad_norm")
 class Progress(ProgressCallback):
     """The trainer's own bar with readable lines."""
 
+    def close(self) -> None:
+        """End the bar's line, so that what is printed next starts a new one. Once more does no harm."""
+        if self.training_bar is not None:
+            self.training_bar.close()
+
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero or self.training_bar is None or logs is None or "train_runtime" in logs:
             return

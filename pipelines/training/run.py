@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerState
 
 from pipelines.data.task import Task
 from pipelines.training import checkpoints, manifest
-from pipelines.training.build import build_trainer, is_main_process
+from pipelines.training.build import build_trainer, is_main_process, processes
 from pipelines.training.card import model_card
 from pipelines.training.final import write_final
 from pipelines.training.identity import start_identity
@@ -72,9 +72,11 @@ def train(
     """
     started = time.monotonic()
     out = Path(out)
-    identity = {**identity, **start_identity(model, tokenizer), **settings.identity()}
+    # Through JSON, as it comes back from a manifest.
+    identity = json.loads(json.dumps({**identity, **start_identity(model, tokenizer), **settings.identity()}))
+    notes = {} if notes is None else notes
     checkpoint = checkpoints.resumable(out, identity, settings.max_steps)
-    interrupt = Interrupt()
+    interrupt = Interrupt(processes(), announce=is_main_process())
     trainer, validation = build_trainer(
         model,
         tokenizer,
@@ -85,6 +87,7 @@ def train(
         settings=settings,
         out=out,
         identity=identity,
+        notes=notes,
         interrupt=interrupt,
     )
     with interrupt.caught():
@@ -141,7 +144,7 @@ def _finish(
     out: Path,
     identity: Mapping[str, Any],
     task: Task,
-    notes: Mapping[str, str] | None,
+    notes: Mapping[str, str],
     ended: str,
 ) -> str:
     """Write the best weights into ``out``, unless they are there; returns how the run ended."""
@@ -159,7 +162,7 @@ def _finish(
     if state.best_metric is not None:
         facts["validation"] = f"{task.metric} {state.best_metric:.2f} after {state.best_global_step} steps"
     card = model_card(out.name, f"Trained on the task {task.name} with Adafactor.", facts, identity)
-    texts = {**({} if notes is None else notes), "README.md": card, checkpoints.STATE: _json(state)}
+    texts = {**notes, "README.md": card, checkpoints.STATE: _json(state)}
     write_final(out, trainer.model, trainer.processing_class, texts, about)
     return ended
 

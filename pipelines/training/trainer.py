@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Seq2SeqTrainer, TrainerCallback, TrainerState
+from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_utils import TrainOutput
 
-from pipelines.cli import UserError
 from pipelines.training import checkpoints, manifest
 from pipelines.training.batches import MicroBatches
 from pipelines.training.interrupt import Interrupt, InterruptError
-from pipelines.training.weights import load_weights, save_model
+from pipelines.training.progress import Progress
+from pipelines.training.weights import WRITE_ERRORS, load_weights, save_model, unwritable
 
 
 class Trainer(Seq2SeqTrainer):
@@ -34,8 +36,10 @@ class Trainer(Seq2SeqTrainer):
         batches: what this process computes, in order.
         validate: returns metrics named ``eval_*``; called on all processes.
         identity: kept in every checkpoint's manifest.
+        notes: text files kept in every checkpoint, by name.
         interrupt: tells when to save and leave.
         keep: checkpoints kept, the best not counted.
+        progress: in place of the parent's bar.
     """
 
     def __init__(
@@ -45,8 +49,10 @@ class Trainer(Seq2SeqTrainer):
         batches: MicroBatches,
         validate: Callable[[], dict[str, float]],
         identity: dict[str, Any],
+        notes: Mapping[str, str],
         interrupt: Interrupt,
         keep: int,
+        progress: Progress,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
@@ -54,11 +60,21 @@ class Trainer(Seq2SeqTrainer):
         self._batches = batches
         self._validate = validate
         self._identity = identity
+        self._notes = notes
         self._interrupt = interrupt
         self._keep = keep
+        self._progress = progress
         self._settled: TrainerState | None = None
+        self.remove_callback(ProgressCallback)
+        self.add_callback(progress)
         self.add_callback(_EpochOrder(batches))
         self.add_callback(_SaveOnSignal(interrupt))
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self._progress.close()
 
     def get_train_dataloader(self) -> DataLoader:
         # Not prepared by accelerate: the batches are already this process's own.
@@ -129,12 +145,9 @@ class Trainer(Seq2SeqTrainer):
                 if final.exists():  # one that was skipped as incomplete
                     shutil.rmtree(final)
                 os.replace(draft, final)
-        except (OSError, RuntimeError, SafetensorError) as error:
+        except WRITE_ERRORS as error:
             shutil.rmtree(draft, ignore_errors=True)
-            raise UserError(
-                f"{final} cannot be written ({error}); earlier checkpoints are untouched: make room on the disk and "
-                "run the same command again"
-            ) from error
+            raise unwritable(final, error) from error
         if self.args.should_save:
             checkpoints.rotate(out, self._keep)
 
@@ -145,7 +158,7 @@ class Trainer(Seq2SeqTrainer):
         self.store_flos()
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            save_model(self.model, self.processing_class, folder)
+            save_model(self.model, self.processing_class, folder, self._notes)
             self.state.save_to_json(str(folder / checkpoints.STATE))
         self._save_optimizer_and_scheduler(str(folder))
         self._save_scaler(str(folder))
@@ -156,7 +169,8 @@ class Trainer(Seq2SeqTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         # The parent's would add training_args.bin, a pickle.
-        save_model(self.model, self.processing_class, Path(self.args.output_dir if output_dir is None else output_dir))
+        folder = self.args.output_dir if output_dir is None else output_dir
+        save_model(self.model, self.processing_class, Path(folder), self._notes)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
         load_weights(self.model if model is None else model, Path(resume_from_checkpoint))
@@ -188,7 +202,7 @@ class _SaveOnSignal(TrainerCallback):
         self._interrupt = interrupt
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._interrupt.received is not None:
+        if self._interrupt.agreed(args.device):
             control.should_evaluate = False
             control.should_save = True
             control.should_training_stop = True
@@ -196,10 +210,11 @@ class _SaveOnSignal(TrainerCallback):
 
 @contextmanager
 def preserved_random_state(device: torch.device) -> Iterator[None]:
-    """Put torch's and numpy's random states back afterwards."""
-    numpy_state = np.random.get_state()
+    """Put the random states of torch, numpy and Python back afterwards."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             yield
         finally:
+            random.setstate(python_state)
             np.random.set_state(numpy_state)

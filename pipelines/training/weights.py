@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from pipelines.cli import UserError
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write weights, config, generation config and tokenizer."""
+# What the libraries raise when a file cannot be written.
+WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
+
+
+def unwritable(what: Path, error: Exception) -> UserError:
+    """One line for a failed write."""
+    return UserError(
+        f"{what} cannot be written ({error}); the checkpoints before it are untouched: make room on the disk and run "
+        "the same command again"
+    )
+
+
+def save_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, texts: Mapping[str, str]
+) -> None:
+    """Write weights, config, generation config, tokenizer, and text files by name."""
     logging.disable_progress_bar()  # "Writing model shards" says nothing that anyone waits for
     in_training = model.config.use_cache
     model.config.use_cache = True  # the trainer switches it off for itself; whoever loads the model wants it
@@ -19,7 +37,11 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
         model.save_pretrained(folder)
     finally:
         model.config.use_cache = in_training
+    for path in folder.glob("*.safetensors"):
+        shutil.copymode(folder / "config.json", path)  # safetensors makes files that only their owner may read
     tokenizer.save_pretrained(folder)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def load_weights(model: PreTrainedModel, folder: Path) -> None:
