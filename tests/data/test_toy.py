@@ -83,6 +83,9 @@ def test_held_out_splits_hold_pairs_that_training_never_has():
     assert not set().union(*found["test"]) & {pair for pair in trained if split_of([pair]) != "train"}
     assert all(split_of([pair]) == "train" for pair in trained)
     assert split_of([]) == "train"
+    held_out = {split_of([pair]): pair for pairs in (*found["test"], *found["validation"]) for pair in pairs}
+    assert split_of([held_out["test"], held_out["train"]]) == "test"
+    assert split_of([held_out["test"], held_out["validation"]]) == ""
 
 
 def test_unseen_pairs_show_in_the_text():
