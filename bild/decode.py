@@ -1,7 +1,7 @@
 """The round loop: draft, verify, settle. It names no policy and no model.
 
-The loop's own invariant: every row's last standing token is cached by neither model, everything before it by the large
-one. The small one may lag behind by more, and catches up in the call that drafts.
+The loop's own invariant: a row's last standing token is cached by neither model when a round begins. A model may lag
+behind by more (a prompt, a draft, the two tokens after a full-length draft), and catches up in its next call.
 """
 
 from __future__ import annotations
@@ -33,8 +33,6 @@ class Decoder:
     def run(self) -> tuple[Tensor, Recorder]:
         """Decode every row to its end. Returns (B, T) padded sequences and what was recorded on the way."""
         rows = self._rows
-        for runner in (self._large, self._small):
-            self._feed_prompt(runner)
         while bool(rows.is_open.any()):
             uniforms = self._draw_uniforms()
             start = rows.lengths
@@ -47,12 +45,6 @@ class Decoder:
             if self._request.on_settled is not None:
                 self._request.on_settled(rows.tokens[0, int(start[0]) : int(rows.lengths[0])])
         return self._sequences(), self._recorder
-
-    def _feed_prompt(self, runner: Runner | None) -> None:
-        """Cache all of a prompt but its last token, so that the loop's invariant holds from the first round."""
-        prompt = self._request.prompt[:, :-1]
-        if runner is not None and prompt.shape[1] > 0:
-            runner.extend(prompt, torch.full_like(prompt[:, 0], prompt.shape[1]))
 
     def _draw_uniforms(self) -> Tensor | None:
         """(B, 2K+1) numbers of this round, as many as any course of it could use, so that streams never shift."""
@@ -126,7 +118,7 @@ class Decoder:
         """Make the verdict stand: drop the rejected, append the large model's token, close rows, roll caches back."""
         rows, was_open = self._rows, self._rows.is_open
         rows.lengths = start + verdict.n_accepted
-        ended = (verdict.n_accepted > 0) & rows.is_eos(rows.last()) & (verdict.n_accepted == draft.n_drafted)
+        ended = (verdict.n_accepted > 0) & rows.is_eos(rows.last())
         appends = verifying & ~ended & (verdict.next_token >= 0) & (rows.lengths < rows.limit)
         rows.write(verdict.next_token, appends)
         for runner in (self._large, self._small):
