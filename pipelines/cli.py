@@ -22,6 +22,11 @@ class UserError(Exception):
     """Something that the user can mend. The message is one line: what, where, and what to do."""
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, without the details that OmegaConf puts on further lines."""
+    return str(error).strip().splitlines()[0]
+
+
 def fail(message: str) -> None:
     """Print one line on standard error and leave with status 2."""
     print("error: " + " ".join(message.split()), file=sys.stderr)
@@ -38,8 +43,8 @@ def entry(config_name: str, main: Callable[[DictConfig], None]) -> None:
     def guarded(config: DictConfig) -> None:
         try:
             main(config)
-        except UserError as error:
-            fail(str(error))
+        except (UserError, OmegaConfBaseException) as error:
+            fail(first_line(error))
         except KeyboardInterrupt:
             sys.exit(130)
 
@@ -48,4 +53,4 @@ def entry(config_name: str, main: Callable[[DictConfig], None]) -> None:
     try:
         hydra.main(version_base=None, config_path=str(CONF), config_name=config_name)(guarded)()
     except (HydraException, OmegaConfBaseException) as error:
-        fail(str(error))
+        fail(first_line(error))
