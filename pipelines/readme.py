@@ -1,0 +1,60 @@
+"""Put the tables of committed results into README.md: ``python -m pipelines.readme``.
+
+A table stands between ``<!-- results: PATH [PATH ...] -->`` and ``<!-- end of results -->``; the paths are JSON files
+of ``pipelines.evaluate``. The numbers come from these files alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines.cli import UserError, fail
+
+README = Path("README.md")
+BLOCK = re.compile(r"(<!-- results: (?P<paths>.+?) -->\n).*?(<!-- end of results -->)", re.DOTALL)
+
+
+def main() -> None:
+    """Rewrite README.md in the working directory."""
+    try:
+        README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
+    except UserError as error:
+        fail(str(error))
+
+
+def with_tables(text: str) -> str:
+    """The text with every table made anew."""
+
+    def rewrite(block: re.Match[str]) -> str:
+        return block[1] + markdown([Path(path) for path in block["paths"].split()]) + block[3]
+
+    return BLOCK.sub(rewrite, text)
+
+
+def markdown(paths: Sequence[Path]) -> str:
+    """The result table of some runs of one task and pair, and below it where and how it was measured."""
+    from pipelines.evaluation import results, table
+
+    found = results.find(paths)
+    columns = [*table.main_columns(found[0].content["task"]["metric"]), *table.detail_columns()[3:6]]
+    rows = [[column.title for column in columns], ["---", *["---:"] * (len(columns) - 1)]]
+    rows += [[column.read(line.entry) for column in columns] for line in table.lines(found)]
+    body = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return f"\n{body}\n{_provenance(found[0].content)}\n\n"
+
+
+def _provenance(content: dict[str, object]) -> str:
+    task, run, provenance = content["task"], content["run"], content["provenance"]
+    machine, versions = provenance["machine"], provenance["versions"]
+    where = f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads"
+    return (
+        f"{task['name']} {task['split']}, {task['examples']} examples ({run['timed_examples']} timed, batch 1, both "
+        f"encoders included); {where}; torch {versions['torch']}, transformers {versions['transformers']}; "
+        f"{provenance['date'][:10]}, revision {provenance['git']['revision'][:7]}."
+    )
+
+
+if __name__ == "__main__":
+    main()
