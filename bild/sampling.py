@@ -92,7 +92,7 @@ class RowStreams:
     ) -> RowStreams:
         """One generator gives one seed per row and moves on; a sequence of ``batch_size`` is used as it is.
 
-        None takes the seeds from torch's global generator. Raises ValueError on a sequence of another length.
+        None takes the seeds from torch's global generator. Raises ValueError on a sequence of another length or device.
         """
         if isinstance(generator, torch.Generator) or generator is None:
             seeds = torch.randint(
@@ -101,6 +101,9 @@ class RowStreams:
             return cls([torch.Generator(device).manual_seed(seed) for seed in seeds.tolist()])
         if len(generator) != batch_size:
             raise ValueError(f"generator holds {len(generator)} generators for a batch of {batch_size} rows")
+        elsewhere = [place for place, one in enumerate(generator) if one.device.type != device.type]
+        if elsewhere:
+            raise ValueError(f"generator {elsewhere[0]} is on another device than the models ({device.type})")
         return cls(list(generator))
 
     def draw(self, n: int, where: Tensor) -> Tensor:

@@ -151,3 +151,5 @@ def test_a_list_of_generators_is_one_per_row():
     generators = [torch.Generator(), torch.Generator()]
     with pytest.raises(ValueError, match="2 generators for a batch of 3 rows"):
         RowStreams.of(generators, 3, torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"generator 0 is on another device than the models \(meta\)"):
+        RowStreams.of(generators, 2, torch.device("meta"))
