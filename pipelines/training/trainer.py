@@ -5,6 +5,7 @@ Knows the trainer's inner workings (transformers 5.23); knows nothing about task
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import random
@@ -176,7 +177,12 @@ class Trainer(Seq2SeqTrainer):
         load_weights(self.model if model is None else model, Path(resume_from_checkpoint))
 
     def _init_training_state(self, max_steps: int, *args: Any) -> tuple[int, int]:
-        position = super()._init_training_state(max_steps, *args)
+        warns = logging.getLogger("transformers.trainer_utils")  # of cadences that differ, which is allowed here
+        warns.disabled = True
+        try:
+            position = super()._init_training_state(max_steps, *args)
+        finally:
+            warns.disabled = False
         self.state.compute_steps(self.args, max_steps)  # cadences as asked for now, not as in the checkpoint
         if self._settled is not None:
             for name in ("log_history", "best_metric", "best_global_step"):

@@ -19,7 +19,6 @@ from tests.training import tiny
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["tests.training.child"])
-LOG = "log.txt"
 
 
 def start(out: Path, sabotage: str | None = None, **changes: Any) -> multiprocessing.process.BaseProcess:
@@ -51,15 +50,15 @@ def wait_for(condition: Callable[[], bool], process: multiprocessing.process.Bas
 def _main(out: Path, sabotage: str | None, changes: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with out.with_suffix(".log").open("a", encoding="utf-8", buffering=1) as log:
-        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-            if sabotage is not None:
-                SABOTAGES[sabotage]()
-            try:
-                report.leave(tiny.run(out, **changes))
-            except UserError as error:
-                print(f"error: {error}")
-                raise SystemExit(2) from None
+    log = out.with_suffix(".log").open("a", encoding="utf-8", buffering=1)
+    with log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        if sabotage is not None:
+            SABOTAGES[sabotage]()
+        try:
+            report.leave(tiny.run(out, **changes))
+        except UserError as error:
+            print(f"error: {error}")
+            raise SystemExit(2) from None
 
 
 def _die(*_: Any, **__: Any) -> None:
