@@ -74,7 +74,8 @@ def quality_latency(results: Sequence[Result]) -> str:
     axes.set_ylabel(METRIC_TITLES[HEADLINE[metric]])
     axes.margins(x=0.08, y=0.16)
     title = f"the number beside a point is {varying[0]}" if varying else None
-    axes.legend(frameon=False, fontsize=8, title=title, title_fontsize=8, labelcolor=INK, loc="best")
+    legend = axes.legend(frameon=False, fontsize=8, title=title, title_fontsize=8, labelcolor=INK, loc="best")
+    legend.get_title().set_color(INK)
     return _svg(figure)
 
 

@@ -150,27 +150,33 @@ def _headline(result: Result) -> str:
 def _facts(result: Result) -> list[tuple[str, str]]:
     """Name and value of what a reader must know to place the numbers."""
     content, provenance = result.content, result.content["provenance"]
-    task, run, machine = content["task"], content["run"], provenance["machine"]
-    models = content["models"]
-    revision = provenance["git"]["revision"]
-    commit = (
-        "not a clone"
-        if revision is None
-        else revision[:12] + (" + local changes" if provenance["git"]["changed"] else "")
-    )
-    place = (
-        machine["accelerator"] if run["device"] == "cuda" else f"{machine['processor']}, {machine['threads']} threads"
-    )
+    task, run, models = content["task"], content["run"], content["models"]
     limit = "" if task["limit"] is None else f" (limit={task['limit']})"
     return [
         ("task", f"{task['name']}, {task['split']} split, {task['examples']:,} examples{limit}"),
-        *((role, f"{models[role]['name']}, {models[role]['parameters'] / 1e6:.1f} M parameters") for role in models),
+        *((role, _model_fact(model)) for role, model in models.items()),
         ("timed", f"{run['timed_examples']:,} examples, one at a time, {models['large']['dtype']} on {run['device']}"),
-        ("machine", place),
-        ("commit", commit),
+        ("machine", _machine_fact(provenance["machine"], run["device"])),
+        ("commit", _commit_fact(provenance["git"])),
         ("date", provenance["date"]),
         ("command", provenance["command"]),
     ]
+
+
+def _model_fact(model: dict[str, Any]) -> str:
+    return f"{model['name']}, {model['parameters'] / 1e6:.1f} M parameters, from {model['path']}"
+
+
+def _machine_fact(machine: dict[str, Any], device: str) -> str:
+    if device == "cuda":
+        return machine["accelerator"]
+    return f"{machine['processor']}, {machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
+
+
+def _commit_fact(git: dict[str, Any]) -> str:
+    if git["revision"] is None:
+        return "not a clone"
+    return git["revision"][:12] + (" with local changes" if git["changed"] else "")
 
 
 def _notes(result: Result) -> list[str]:

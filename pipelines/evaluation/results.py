@@ -176,8 +176,9 @@ def rows_table(
         tokenizer: turns token ids into readable pieces.
     """
     pieces = Pieces(tokenizer)
-    records = []
+    tables = []
     for method, rows in decoded.items():
+        records = []
         timed = {timing.row: timing for timing in timings[method]}
         for index, (row, (source, reference)) in enumerate(zip(rows, texts, strict=True)):
             timing = timed.get(index)
@@ -195,7 +196,8 @@ def rows_table(
                     "trace": [{"piece": pieces(token.token_id), **asdict(token)} for token in row.trace],
                 }
             )
-    return pa.Table.from_pylist(records, schema=ROWS_SCHEMA)
+        tables.append(pa.Table.from_pylist(records, schema=ROWS_SCHEMA))
+    return pa.concat_tables(tables)
 
 
 class Pieces:

@@ -82,7 +82,7 @@ def detail_columns() -> list[Column]:
         Column("median ms", "time per example, half are faster", lambda e: number(e["latency"]["median_ms"], 1)),
         Column("p90 ms", "time per example, nine of ten are faster", lambda e: number(e["latency"]["p90_ms"], 1)),
         Column("speedup, decoder", "speedup with the time of the encoders left out", _decode_speedup),
-        Column("accepted", "share of the drafted tokens that stand", rate("acceptance", percent)),
+        Column("accepted", "share of the drafted tokens that stand", _accepted),
         Column(
             "tokens per large step",
             "written tokens per pass of the large model",
@@ -159,6 +159,11 @@ def speedup(interval: dict[str, float], is_unit: bool) -> str:
     if is_unit:
         return "1.00x"
     return f"{interval['value']:.2f}x ({interval['low']:.2f}–{interval['high']:.2f})"
+
+
+def _accepted(entry: dict[str, Any]) -> str:
+    """What nobody checks is not accepted either."""
+    return NOTHING if entry["counts"]["large_steps"] == 0 else percent(entry["rates"]["acceptance"])
 
 
 def _decode_speedup(entry: dict[str, Any]) -> str:

@@ -25,14 +25,6 @@ SOURCES = [f"Der {one} {verb} den {other} und den {verb}." for one in NOUNS for 
 FIRST_BYTE = 3  # id, after pad, EOS and unknown
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def tokenizer():
     return train_tokenizer(SOURCES, 320)
