@@ -51,12 +51,12 @@ class Updates:
         if self._fixed is not None:
             return [self._fixed[index] for index in random.permutation(len(self._fixed))]
         order = random.permutation(len(self._lengths))[: len(self) * self._batch_size]
-        if not self._group_by_length:
-            return order.reshape(-1, self._batch_size).tolist()
-        size = self._batch_size * CHUNK
-        chunks = [order[start : start + size] for start in range(0, len(order), size)]
-        order = np.concatenate([self._sorted(chunk) for chunk in chunks])
-        return random.permutation(order.reshape(-1, self._batch_size)).tolist()
+        if self._group_by_length:
+            size = self._batch_size * CHUNK
+            for start in range(0, len(order), size):
+                order[start : start + size] = self._sorted(order[start : start + size])
+        updates = order.reshape(-1, self._batch_size)
+        return (random.permutation(updates) if self._group_by_length else updates).tolist()
 
     def _sorted(self, examples: np.ndarray) -> np.ndarray:
         """By target length, then by source length: the decoder is where most of the padding costs."""

@@ -1,0 +1,93 @@
+"""An update is the same however it is cut up: into accumulated pieces, over processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from transformers import Trainer
+
+from tests.training import tiny
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def exact_run(out: Path, accumulation: int) -> None:
+    """Five updates of 8 rows with labels of 2 to 7 tokens, in float64 without dropout."""
+    model = tiny.new_model(torch.float64, dropout_rate=0.0)
+    changes = {"accumulation": accumulation, "max_steps": 5, "learning_rate": 1e-2, "log_every": 1}
+    tiny.run(out, model, group_by_length=False, evaluate_every=None, **changes)
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(out / "checkpoint-5" / "model.safetensors")
+
+
+def logged(out: Path) -> list[tuple[float, float]]:
+    """Loss and gradient norm of every update."""
+    history = json.loads((out / "trainer_state.json").read_text())["log_history"]
+    return [(row["loss"], row["grad_norm"]) for row in history if "loss" in row]
+
+
+def difference(one: Path, other: Path) -> float:
+    """The largest between two weights."""
+    theirs = weights(other)
+    return max(float((tensor - theirs[name]).abs().max()) for name, tensor in weights(one).items())
+
+
+def assert_same(one: Path, other: Path) -> None:
+    assert difference(one, other) < 1e-12
+    # Adafactor alone would forgive a wrong scale. The trainer adds losses up in float32.
+    np.testing.assert_allclose(logged(one), logged(other), rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def in_one_piece(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("one") / "run"
+    exact_run(out, accumulation=1)
+    assert {tensor.dtype for tensor in weights(out).values()} == {torch.float64}
+    assert len(logged(out)) == 5
+    return out
+
+
+def test_labels_are_of_unequal_length() -> None:
+    lengths = [len(labels) for labels in tiny.TRAIN["labels"]]
+    assert max(lengths) >= 3 * min(lengths)
+
+
+@pytest.mark.parametrize("accumulation", [2, 4, 8])
+def test_accumulated_pieces_make_the_same_update(accumulation, in_one_piece, tmp_path) -> None:
+    exact_run(tmp_path, accumulation)
+    assert_same(tmp_path, in_one_piece)
+
+
+def test_two_processes_make_the_same_update(in_one_piece, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    # Without a GPU, --multi_gpu is how accelerate starts two plain processes (gloo); --cpu would ask for MPI.
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command = [*launch, "--main_process_port", "0", "-m", "tests.training.two_processes", str(out), "2"]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert_same(out, in_one_piece)
+    assert len(list((out / "checkpoint-5").glob("rng_state_*.pth"))) == 2
+    one_printed_line = [line for line in done.stdout.splitlines() if "step 5/5  loss" in line]
+    assert len(one_printed_line) == 1
+
+
+def test_the_trainer_alone_would_get_it_wrong(in_one_piece, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the loss function is there for; if this fails, transformers has mended it and the function can go."""
+
+    def without_loss_function(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        return model(**inputs, num_items_in_batch=num_items_in_batch).loss
+
+    monkeypatch.setattr(Trainer, "compute_loss", without_loss_function)
+    exact_run(tmp_path, accumulation=4)
+    assert difference(tmp_path, in_one_piece) > 1e-3
+    assert logged(tmp_path)[0][0] > 2 * logged(in_one_piece)[0][0]
