@@ -107,6 +107,20 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_shard_appears_under_its_name_only_when_it_is_whole(tmp_path, monkeypatch):
+    folder = ShardFolder(tmp_path, Plan(rows=1, shard_rows=1, samples=1), IDENTITY)
+    seen = []
+
+    def replace(partial, final):
+        seen.append((shards.pq.read_table(partial).num_rows, final.exists()))
+        partial.rename(final)
+
+    monkeypatch.setattr(shards.os, "replace", replace)
+    folder.write(0, [row(0)])
+    assert seen == [(1, False)]
+    assert folder.finished([0]) == [0]
+
+
 def test_the_manifest_of_something_else_is_refused(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     manifest.write(tmp_path, identity={"train.seed": 0})
