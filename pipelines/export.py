@@ -1,11 +1,10 @@
 """``python -m pipelines.export from=FOLDER to=FOLDER``: a finished checkpoint, ready to ship.
 
-Casts the weights, leaves the training state behind, keeps the resolved config beside them.
+Casts the weights, leaves the training state behind, keeps card, resolved config and log beside them.
 """
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -13,6 +12,7 @@ from omegaconf import DictConfig
 from pipelines.cli import UserError, entry
 
 DTYPES = ("float32", "bfloat16", "float16")
+KEPT = ("README.md", "finetune.yaml", "align.yaml", "trainer_state.json")  # the card, the config, the log
 
 
 def main(config: DictConfig) -> None:
@@ -20,7 +20,7 @@ def main(config: DictConfig) -> None:
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     from pipelines.training import manifest
-    from pipelines.training.weights import save_model
+    from pipelines.training.final import write_final
 
     source, target = Path(config["from"]), Path(config.to)
     if config.dtype not in DTYPES:
@@ -29,19 +29,14 @@ def main(config: DictConfig) -> None:
         about = manifest.check(source)
     except manifest.IncompleteError as error:
         raise UserError(
-            f"from={source} is not a finished checkpoint: {error}; give a folder of pipelines.finetune"
+            f"from={source} is no finished checkpoint: {error}; give a folder of pipelines.finetune"
         ) from error
     if target.exists():
         raise UserError(f"to={target} exists; give a new folder, or remove it first")
     model = AutoModelForSeq2SeqLM.from_pretrained(source, dtype=getattr(torch, config.dtype), use_safetensors=True)
-    draft = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    save_model(model, AutoTokenizer.from_pretrained(source), draft)
-    for name in sorted(set(about["files"]) & {"finetune.yaml", "align.yaml"}):
-        shutil.copyfile(source / name, draft / name)
-    manifest.write(draft, **{key: about[key] for key in ("step", "identity") if key in about})
-    draft.rename(target)
+    texts = {name: (source / name).read_text(encoding="utf-8") for name in KEPT if name in about["files"]}
+    facts = {key: value for key, value in about.items() if key not in ("files", "format")}
+    write_final(target, model, AutoTokenizer.from_pretrained(source), texts, facts)
     size = sum(path.stat().st_size for path in target.iterdir())
     print(f"{target}: {size / 1e6:.1f} MB in {config.dtype}")
 
