@@ -6,11 +6,12 @@ Knows transformers' loading and this project's checkpoint folders; knows nothing
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -27,6 +28,7 @@ from pipelines.hub import first_line, locate
 from pipelines.training import manifest
 
 CHECKPOINTS = Path("checkpoints")
+ELSEWHERE = "if the right one lies elsewhere, say where with model.tokenizer (google/mt5-small for any mT5)"
 ROLES = ("finetune", "large", "small")
 INITS = ("pretrained", "scratch")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -141,7 +143,6 @@ def _new(model: Model, texts: Iterable[str] | None, seed: int) -> LoadedModel:
 def _from_path(model: Model, path: str, tokenizer: str | None, dtype: torch.dtype, note: str) -> LoadedModel:
     """A model from a folder or the hub, its tokenizer from there or from elsewhere."""
     offline = locate(path, model.revision)
-    code = model.trust_remote_code
     try:
         loaded = AutoModelForSeq2SeqLM.from_pretrained(
             path,
@@ -149,22 +150,30 @@ def _from_path(model: Model, path: str, tokenizer: str | None, dtype: torch.dtyp
             dtype=dtype,
             use_safetensors=True,
             local_files_only=offline,
-            trust_remote_code=code,
+            trust_remote_code=model.trust_remote_code,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(
             f"{path}: the model cannot be loaded ({first_line(error)}); it must be an encoder-decoder with safetensors "
             "weights (older ones: https://huggingface.co/spaces/safetensors/convert, then model.revision=refs/pr/N)"
         ) from error
-    where, revision = (path, model.revision) if tokenizer is None else (tokenizer, None)
-    offline = locate(where, revision)
+    words = _tokenizer(model, path) if tokenizer is None else _tokenizer(replace(model, revision=None), tokenizer)
+    _check_sizes(words, loaded, path if tokenizer is None else tokenizer)
+    return LoadedModel(loaded.eval(), words, path, note)
+
+
+def _tokenizer(model: Model, path: str) -> PreTrainedTokenizerBase:
+    offline = locate(path, model.revision)
     try:
-        words = AutoTokenizer.from_pretrained(
-            where, revision=revision, local_files_only=offline, trust_remote_code=code
+        return AutoTokenizer.from_pretrained(
+            path, revision=model.revision, local_files_only=offline, trust_remote_code=model.trust_remote_code
         )
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{where}: the tokenizer cannot be loaded ({first_line(error)}); if it lies elsewhere, say where with "
-            "model.tokenizer"
-        ) from error
-    return LoadedModel(loaded.eval(), words, path, note)
+        raise UserError(f"{path}: the tokenizer cannot be loaded ({first_line(error)}); {ELSEWHERE}") from error
+
+
+def _check_sizes(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, path: str) -> None:
+    """Where there are no tokenizer files, transformers makes a tokenizer that knows no words, without a warning."""
+    tokens, embedded = len(tokenizer), model.get_input_embeddings().num_embeddings
+    if not embedded / 2 <= tokens <= embedded:
+        raise UserError(f"{path}: its tokenizer has {tokens} tokens, but the model {embedded}; {ELSEWHERE}")
