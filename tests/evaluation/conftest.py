@@ -80,7 +80,7 @@ def pair_folder(models, tokenizer, tmp_path_factory) -> Path:
 
 
 def make_task(metric: str = "bleu", name: str = "made") -> Task:
-    return Task(name=name, version=1, metric=metric, origin=None, source_length=32, target_length=12)
+    return Task(name=name, version=1, metric=metric, origin=None, source_length=32, target_length=8)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def dataset() -> Dataset:
 
 def run(pair: Pair, task: Task, dataset: Dataset, policy: object, folder: Path, **settings) -> Evaluated:
     chosen = {"batch_size": 4, "latency_limit": 4, "cache": folder / "cache", **settings}
-    return evaluate(pair, task, dataset, policy, Decoding(max_new_tokens=12), Settings(**chosen))
+    return evaluate(pair, task, dataset, policy, Decoding(max_new_tokens=8), Settings(**chosen))
 
 
 def keep(done: Evaluated, task: Task, dataset: Dataset, policy: object, folder: Path) -> results.Result:
