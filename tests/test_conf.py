@@ -1,0 +1,92 @@
+"""Every YAML under conf/ composes, and what it describes can be built; a misspelt key fails."""
+
+from pathlib import Path
+
+import pytest
+from hydra import MissingConfigException
+from hydra.errors import ConfigCompositionException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from pipelines.models import Model
+from pipelines.training.build import training_arguments
+from tests.conf import ROOT, composed
+
+ROOTS = sorted(path.stem for path in (ROOT / "conf").glob("*.yaml"))
+FINETUNE_OVERLAYS = {"finetune_grid", "from_scratch"}
+
+
+def names(group: str) -> list[str]:
+    return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_every_entry_point_has_a_config_and_every_config_an_entry_point(root: str) -> None:
+    assert (ROOT / "pipelines" / f"{root}.py").exists()
+    assert composed(root)
+
+
+@pytest.mark.parametrize("name", names("task"))
+def test_tasks(name: str) -> None:
+    task = instantiate(composed("finetune", f"task={name}").task)
+    assert task.name == name
+    assert task.metric in ("bleu", "rouge")
+
+
+@pytest.mark.parametrize("name", names("model"))
+def test_models_and_their_training(name: str, tmp_path: Path) -> None:
+    config = composed("finetune", f"model={name}")
+    assert isinstance(instantiate(config.model), Model)
+    settings = instantiate(config.train)
+    arguments = training_arguments(settings, tmp_path)
+    assert arguments.max_steps == config.model.max_steps
+    assert arguments.learning_rate == pytest.approx(float(config.model.learning_rate))
+
+
+@pytest.mark.parametrize("role", ["large", "small"])
+def test_every_model_can_be_either_half_of_a_pair(role: str) -> None:
+    assert names(role) == names("model")
+    for name in names(role):
+        included = OmegaConf.to_container(composed("evaluate", f"{role}={name}")[role])
+        assert included == OmegaConf.to_container(composed("finetune", f"model={name}").model)
+
+
+@pytest.mark.parametrize("name", names("bild"))
+def test_policies(name: str) -> None:
+    policy = instantiate(composed("evaluate", f"bild={name}").bild)
+    assert policy.uses_large or policy.uses_small
+
+
+@pytest.mark.parametrize("name", sorted(set(names("experiment")) - FINETUNE_OVERLAYS))
+def test_rows_of_the_paper(name: str) -> None:
+    config = composed("evaluate", f"experiment={name}")
+    policy, task = instantiate(config.bild), instantiate(config.task)
+    large, small = instantiate(config.large), instantiate(config.small)
+    data, kind = name.split("-")[:2]
+    assert task.name.startswith({"cnndm": "cnn"}.get(data, data))
+    assert large.path.startswith("kssteven/")
+    assert large.tokenizer == small.tokenizer
+    assert small.path.endswith("-bild-aligned") == (kind == "aligned")
+    assert 0.1 <= policy.fallback <= 0.9
+    assert 1 <= policy.rollback <= 10
+
+
+@pytest.mark.parametrize("name", sorted(FINETUNE_OVERLAYS))
+def test_overlays_of_the_training(name: str) -> None:
+    config = composed("finetune", "model=tiny-small", f"experiment={name}")
+    assert instantiate(config.train)
+    assert instantiate(config.model)
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_a_misspelt_key_fails(root: str) -> None:
+    with pytest.raises(ConfigCompositionException):
+        composed(root, "sead=1")
+
+
+@pytest.mark.parametrize(
+    "override", ["bild.falback=0.6", "task.prefx=x", "large.pth=x", "small.alligned=true", "bild=none", "task=none"]
+)
+def test_a_misspelt_field_or_option_fails(override: str) -> None:
+    with pytest.raises((ConfigCompositionException, MissingConfigException), match=r"falback|prefx|pth|alligned|none"):
+        composed("evaluate", override)

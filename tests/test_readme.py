@@ -1,0 +1,95 @@
+"""What the README shows works: short commands run verbatim, marked ones compose, tables come from results."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+
+from pipelines.models import load
+from pipelines.readme import with_tables
+from tests.conf import ROOT, composed
+
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+# A command with one of these after a # takes longer than a test may, or needs what a test may not have.
+MARKS = ("minutes", "network")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [
+        line for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines() if "pipelines." in line
+    ]
+    assert len(lines) > 10
+    return lines
+
+
+def is_marked(command: str) -> bool:
+    return "#" in command and any(mark in command.split("#")[1] for mark in MARKS)
+
+
+@pytest.mark.parametrize("command", [line for line in commands() if is_marked(line)])
+def test_long_commands_compose(command: str) -> None:
+    variables = dict(re.findall(r"^(\w+)='(.*)'$", "\n".join(blocks("bash")), re.MULTILINE))
+    for name, value in variables.items():
+        command = command.replace(f'"${name}"', shlex.quote(value))
+    words = shlex.split(command, comments=True)
+    root = words[words.index("-m") + 1].removeprefix("pipelines.")
+    if root in ("report", "readme"):
+        return
+    overrides = [word.split(",")[0] if "=" in word and "{" not in word else word for word in words[3:] if word != "-m"]
+    config = composed(root, *overrides)
+    for node in ("task", "model", "large", "small", "bild", "train", "align"):
+        if node in config:
+            assert instantiate(config[node]) is not None
+
+
+@pytest.mark.parametrize("command", [line for line in commands() if not is_marked(line)])
+def test_short_commands_run_verbatim(command: str) -> None:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    run = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip()
+
+
+def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    pair = {role: load(instantiate(composed("evaluate")[role]), "no_such_task", role) for role in ("large", "small")}
+    inputs = pair["large"].tokenizer(
+        ["Der Lehrer macht das Radio an.", "Der Hut ist rot."], padding=True, return_tensors="pt"
+    )
+    (example,) = blocks("python")
+    scope = {
+        "large": pair["large"].model,
+        "small": pair["small"].model,
+        "input_ids": inputs.input_ids,
+        "mask": inputs.attention_mask,
+        "inputs": inputs,
+    }
+    exec(example, scope)
+    assert scope["out"].sequences.dtype == torch.int64
+    assert len(scope["out"].stats) == len(scope["out"].trace) == 2
+
+
+def test_tables_are_those_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert with_tables(TEXT) == TEXT, "run `python -m pipelines.readme`"
+    assert "<!-- results: " in TEXT
+
+
+def test_every_path_in_the_tree_exists() -> None:
+    (tree,) = [block for block in blocks("") if "pyproject.toml" in block]
+    paths = [line.split()[0] for line in tree.splitlines() if line and not line.startswith(" ")]
+    assert len(paths) > 8
+    for path in paths:
+        assert (ROOT / path).exists(), path
