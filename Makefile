@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/python -m pipelines.finetune model=tiny-large
 	$(BIN)/python -m pipelines.finetune model=tiny-small
-	$(BIN)/python -m pipelines.align
+	$(BIN)/python -m pipelines.align limit=4800
 	$(BIN)/python -m pipelines.evaluate bild.fallback=0.6
 
 test: install
