@@ -84,25 +84,25 @@ def test_never_drafted_because_told_so():
 
 SMALL = {
     (): {2: 0.9},
-    (2,): {3: 0.9},
-    (2, 3): {4: 0.9},
+    (2,): {3: 0.8},
+    (2, 3): {4: 0.7},
     (2, 5): {6: 0.3},
-    (2, 5, 6): {7: 0.9},
-    (2, 5, 6, 7): {8: 0.9},
-    (2, 5, 6, 7, 8): {9: 0.9},
+    (2, 5, 6): {7: 0.91},
+    (2, 5, 6, 7): {8: 0.92},
+    (2, 5, 6, 7, 8): {9: 0.93},
     (2, 5, 6, 7, 8, 9): {},
-    (2, 5, 6, 7, 8, 9, 10): {EOS: 0.9},
+    (2, 5, 6, 7, 8, 9, 10): {EOS: 0.94},
 }
 LARGE = {
     (): {2: 0.9},
-    (2,): {5: 0.9},
+    (2,): {5: 0.85},
     (2, 3): {4: 0.9},
     (2, 3, 4): {4: 0.9},
-    (2, 5): {6: 0.9},
+    (2, 5): {6: 0.75},
     (2, 5, 6): {7: 0.5, 8: 0.45},
     (2, 5, 6, 7): {9: 0.8, 8: 0.15},
     (2, 5, 6, 7, 8): {9: 0.9},
-    (2, 5, 6, 7, 8, 9): {10: 0.9},
+    (2, 5, 6, 7, 8, 9): {10: 0.95},
 }
 
 
@@ -123,7 +123,9 @@ def test_sometimes_accepted():
         (2, 7, "small", "draft"), (2, 8, "small", "draft"), (2, 9, "small", "draft"), (2, 10, "large", "bonus"),
         (3, EOS, "small", "draft"),
     ]  # fmt: skip
-    assert [entry.confidence for entry in traces[0]] == pytest.approx([0.9] * 10)
+    assert [entry.confidence for entry in traces[0]] == pytest.approx(
+        [0.9, 0.8, 0.7, 0.85, 0.75, 0.91, 0.92, 0.93, 0.95, 0.94]
+    )
     # Both caches hold what stands and nothing else.
     assert runners["large"].cached == [[START, 2, 5, 6, 7, 8, 9]]
     assert runners["small"].cached == [[START, 2, 5, 6, 7, 8, 9, 10]]

@@ -14,7 +14,7 @@ from transformers.generation import logits_process as lp
 import bild
 from bild.sampling import Sampler
 from tests.bild.fakes import hashed, run
-from tests.bild.models import EOS, PAD, START, VOCAB, pair, sources
+from tests.bild.models import EOS, PAD, START, VOCAB, pair, sources, tiny_t5
 from tests.bild.oracle import Setting, authors_loop, function_scorer, paper_loop, t5_scorer
 
 LOOPS = {"paper": paper_loop, "authors": authors_loop}
@@ -75,6 +75,29 @@ def test_t5_pairs_decode_as_the_naive_loop(rule, processors):
             for name in happened:
                 happened[name] += getattr(out.stats[row], name)
     assert all(count > 0 for count in happened.values()), happened
+
+
+@pytest.mark.parametrize("width", [20, VOCAB + 5])
+def test_heads_of_different_width_decode_as_the_naive_loop(width):
+    """What a narrow head lacks has probability zero, what a wide one has too much is not there."""
+    large = pair(0)[0]
+    small = tiny_t5(7, layers=1, vocab=width)
+    # An id that the narrow model cannot embed ends the row, so that it never has to.
+    eos = (EOS, 20, 21, 22, 23)
+    setting = Setting(fallback=0.45, rollback=1.5, draft_length=3, max_new_tokens=10, eos=eos)
+    lengths = [7, 2, 4, 5]
+    ids, mask = sources(2, lengths, vocab=20)
+    out = bild.generate(
+        large, small, ids, attention_mask=mask, policy=policy_of(setting, "paper"), max_new_tokens=10,
+        generation_config=GenerationConfig(eos_token_id=list(eos)),
+    )  # fmt: skip
+    for row, length in enumerate(lengths):
+        source = ids[row : row + 1, :length]
+        naive = paper_loop(t5_scorer(large, source, VOCAB), t5_scorer(small, source, VOCAB), setting)
+        assert out.sequences[row, 1 : 1 + len(naive.tokens)].tolist() == naive.tokens
+        assert asdict(out.stats[row]) == naive.counts()
+    assert sum(count.drafted for count in out.stats) > 0
+    assert sum(count.fallbacks for count in out.stats) > 0
 
 
 SETTINGS = st.builds(

@@ -88,6 +88,9 @@ def test_inverse_cdf_by_hand():
     uniforms = torch.tensor([0.0, 0.2499, 0.25, 0.7499, 0.75, 0.9999999])
     picked = inverse_cdf(probs.expand(6, 6), uniforms)
     assert picked.tolist() == [1, 1, 3, 3, 4, 4]
+    # In float32 this number is 1, which no cumulated probability passes.
+    almost_one = torch.tensor([1 - 1e-12], dtype=torch.float64)
+    assert inverse_cdf(torch.tensor([[0.5, 0.5, 0.0]]), almost_one).tolist() == [1]
 
 
 @settings(deadline=None, max_examples=200, derandomize=True)
