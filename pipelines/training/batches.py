@@ -17,7 +17,7 @@ class Updates:
     """The examples of every optimizer step of every epoch.
 
     Args:
-        lengths: tokens of each example, (source, target).
+        lengths: tokens of each example, (source, target), (N, 2).
         batch_size: examples per update; not used with ``tokens_per_batch``.
         tokens_per_batch: most tokens per update, padding and both sides counted; None = ``batch_size`` decides.
         group_by_length: put examples of similar length together; always so with ``tokens_per_batch``.
@@ -27,7 +27,7 @@ class Updates:
 
     def __init__(
         self,
-        lengths: Sequence[tuple[int, int]],
+        lengths: Sequence[tuple[int, int]] | np.ndarray,
         *,
         batch_size: int,
         tokens_per_batch: int | None,

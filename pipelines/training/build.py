@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from transformers import (
@@ -136,7 +138,7 @@ def micro_batches(dataset: Dataset, settings: TrainSettings, rank: int, processe
             f"pieces for each of {processes} processes: raise it to at least {parts}"
         )
     updates = Updates(
-        list(zip(map(len, dataset["input_ids"]), map(len, dataset["labels"]), strict=True)),
+        token_counts(dataset),
         batch_size=settings.batch_size,
         tokens_per_batch=settings.tokens_per_batch,
         group_by_length=settings.group_by_length,
@@ -149,6 +151,13 @@ def micro_batches(dataset: Dataset, settings: TrainSettings, rank: int, processe
             f"({settings.batch_size}), or train.accumulation"
         )
     return MicroBatches(updates, accumulation=settings.accumulation, rank=rank, processes=processes)
+
+
+def token_counts(dataset: Dataset) -> np.ndarray:
+    """Tokens of the source and the target of each example, (N, 2) int64, without making Python lists of them."""
+    tables = dataset.with_format("arrow").iter(batch_size=10_000)
+    counts = [[pc.list_value_length(table[side]) for side in ("input_ids", "labels")] for table in tables]
+    return np.concatenate([np.stack([side.to_numpy() for side in pair], axis=1) for pair in counts])
 
 
 def wants_bf16(settings: TrainSettings) -> bool:

@@ -13,7 +13,7 @@ from pipelines.training.run import TrainSummary
 ENDINGS = {
     "complete": "finished: all {max_steps} steps are done",
     "early": "finished: no new best for as many evaluations as train.patience allows",
-    "before": "nothing to do: this run was finished before",
+    "before": "nothing to do: this run was finished before (a higher train.max_steps would go on with it)",
     "signal": "saved at step {steps} of {max_steps}; run the same command to go on",
 }
 

@@ -15,6 +15,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerState
 
+from pipelines.cli import UserError
 from pipelines.data.task import Task
 from pipelines.training import checkpoints, manifest
 from pipelines.training.build import build_trainer, is_main_process, processes
@@ -76,6 +77,10 @@ def train(
     identity = json.loads(json.dumps({**identity, **start_identity(model, tokenizer), **settings.identity()}))
     notes = {} if notes is None else notes
     checkpoint = checkpoints.resumable(out, identity, settings.max_steps)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={out}: this folder cannot be made ({error.strerror}); choose another") from error
     interrupt = Interrupt(processes(), announce=is_main_process())
     trainer, validation = build_trainer(
         model,
@@ -119,6 +124,8 @@ def _advance(trainer: Trainer, checkpoint: checkpoints.Checkpoint | None, settin
     if checkpoint is None:
         trainer.train()
         return
+    if is_main_process():
+        print(f"going on from {checkpoint.folder}", flush=True)
     trainer.adopt(checkpoint)
     if _owes_evaluation(trainer.state, settings, metric):
         trainer.settle()
@@ -157,7 +164,7 @@ def _finish(
     if about.items() <= there.items():
         return "before"
     if state.best_global_step is not None and state.best_global_step != state.global_step:
-        load_weights(trainer.model, out / f"{checkpoints.PREFIX}{state.best_global_step}")
+        _take_best(trainer, out / f"{checkpoints.PREFIX}{state.best_global_step}")
     facts = {"task": f"{task.name} (version {task.version})", "steps": state.global_step}
     if state.best_metric is not None:
         facts["validation"] = f"{task.metric} {state.best_metric:.2f} after {state.best_global_step} steps"
@@ -165,6 +172,16 @@ def _finish(
     texts = {**notes, "README.md": card, checkpoints.STATE: _json(state)}
     write_final(out, trainer.model, trainer.processing_class, texts, about)
     return ended
+
+
+def _take_best(trainer: Trainer, folder: Path) -> None:
+    """Load the best weights; if they are damaged the last ones stay, and a line says so."""
+    try:
+        manifest.check(folder)
+    except manifest.IncompleteError as error:
+        print(f"skipping {folder}, the best: {error}; the last weights are the result", flush=True)
+    else:
+        load_weights(trainer.model, folder)
 
 
 def _json(state: TrainerState) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 from transformers import PreTrainedModel, Seq2SeqTrainer, TrainerCallback, TrainerState
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import TrainOutput
@@ -175,6 +176,12 @@ class Trainer(Seq2SeqTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
         load_weights(self.model if model is None else model, Path(resume_from_checkpoint))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        name = "rng_state.pth" if self.args.world_size == 1 else f"rng_state_{self.args.process_index}.pth"
+        if checkpoint is not None and not (Path(checkpoint) / name).is_file():
+            tqdm.write(f"{checkpoint} is of another number of processes: dropout is drawn anew from the seed")
+        super()._load_rng_state(checkpoint)
 
     def _init_training_state(self, max_steps: int, *args: Any) -> tuple[int, int]:
         warns = logging.getLogger("transformers.trainer_utils")  # of cadences that differ, which is allowed here

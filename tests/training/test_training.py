@@ -43,6 +43,22 @@ def test_the_best_weights_are_the_result(scripted, tmp_path: Path) -> None:
     assert [folder.name for folder in checkpoints.listed(tmp_path)] == ["checkpoint-4", "checkpoint-9", "checkpoint-10"]
 
 
+def test_damaged_best_weights_are_not_the_result(scripted, tmp_path: Path, capsys) -> None:
+    scripted(1.0, 3.0, 2.0, 2.0, 1.0, 1.0)
+    tiny.run(tmp_path, **SHORT)
+    (tmp_path / "checkpoint-4" / "model.safetensors").write_bytes(b"")
+    tiny.run(tmp_path, **SHORT | {"max_steps": 12})
+    told = f"skipping {tmp_path / 'checkpoint-4'}, the best: model.safetensors has 0 bytes instead of"
+    assert told in capsys.readouterr().out
+    assert tiny.weights(tmp_path) == tiny.weights(tmp_path / "checkpoint-12")
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"out=.*file/run: this folder cannot be made \(Not a directory\)"):
+        tiny.run(tmp_path / "file" / "run")
+
+
 def test_without_evaluation_the_last_weights_are_the_result(tmp_path: Path) -> None:
     summary = tiny.run(tmp_path, **SHORT | {"max_steps": 3, "evaluate_every": None})
     assert (summary.best, summary.best_step) == (None, None)
