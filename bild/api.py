@@ -60,21 +60,22 @@ def generate(
     checks.check_models(large, small, policy)
     checks.check_mode(policy, sampler)
     models = _models_in_use(large, small, policy)
-    lead = next(iter(models.values()))
+    device = next(iter(models.values())).device
+    lead = models["small"] if large is None else large
     if generation_config is not None:
         checks.check_generation_config(generation_config, given_by_user=True)
     config = _complete(generation_config, lead.generation_config)
     checks.check_generation_config(config, given_by_user=False)
     checks.check_inputs(inputs, models, config.pad_token_id)
     batch_size = _batch_size(inputs)
-    prompt = torch.full((batch_size, 1), _decoder_start(config), dtype=torch.long, device=lead.device)
+    prompt = torch.full((batch_size, 1), _decoder_start(config), dtype=torch.long, device=device)
     built = processors.from_config(
         config,
         prompt_length=1,
         max_length=1 + max_new_tokens,
         eos=list(checks.as_ids(config.eos_token_id)),
         encoder_input_ids=input_ids,
-        device=lead.device,
+        device=device,
     )
     return decode(
         models,

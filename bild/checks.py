@@ -20,6 +20,7 @@ _NOT_READ = {
     "guidance_scale": "it needs a cache of its own; leave it at 1",
     "watermarking_config": "pass its processor as logits_processor",
     "stop_strings": "pass a StopStringCriteria as stopping_criteria",
+    "remove_invalid_values": "NaN logits are an error here; load the model in bfloat16 or float32",
     "max_time": "pass a MaxTimeCriteria as stopping_criteria",
 }
 """Fields that transformers' generate() reads and this decoder does not, and what to do instead."""

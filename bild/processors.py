@@ -61,8 +61,6 @@ def from_config(
         )
     add(config.forced_bos_token_id, None, lp.ForcedBOSTokenLogitsProcessor)
     add(config.forced_eos_token_id, None, lambda v: lp.ForcedEOSTokenLogitsProcessor(max_length, v, device=device))
-    if config.remove_invalid_values:
-        built.append(lp.InfNanRemoveLogitsProcessor())
     if eos:
         add(
             config.exponential_decay_length_penalty,

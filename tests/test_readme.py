@@ -42,10 +42,13 @@ def test_long_commands_compose(command: str) -> None:
     for name, value in variables.items():
         command = command.replace(f'"${name}"', shlex.quote(value))
     words = shlex.split(command, comments=True)
-    root = words[words.index("-m") + 1].removeprefix("pipelines.")
+    place = words.index("-m") + 1
+    root = words[place].removeprefix("pipelines.")
     if root in ("report", "readme"):
         return
-    overrides = [word.split(",")[0] if "=" in word and "{" not in word else word for word in words[3:] if word != "-m"]
+    overrides = [
+        word.split(",")[0] if "=" in word and "{" not in word else word for word in words[place + 1 :] if word != "-m"
+    ]
     config = composed(root, *overrides)
     for node in ("task", "model", "large", "small", "bild", "train", "align"):
         if node in config:

@@ -27,8 +27,9 @@ def model_hash(model: PreTrainedModel) -> str:
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     for config in (model.config, model.generation_config):
-        # Where a model was loaded from does not change what it writes.
+        # Where a model was loaded from, and by which release, does not change what it is.
         settings = {name: value for name, value in config.to_dict().items() if not name.startswith("_")}
+        settings.pop("transformers_version", None)
         digest.update(_canonical(settings))
     return digest.hexdigest()
 

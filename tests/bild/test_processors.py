@@ -24,7 +24,6 @@ FIELDS = {
     "min_new_tokens": {"min_new_tokens": 5, "eos_token_id": [EOS, 21, 20]},
     "forced_bos_token_id": {"forced_bos_token_id": 7},
     "forced_eos_token_id": {"forced_eos_token_id": EOS},
-    "remove_invalid_values": {"remove_invalid_values": True, "repetition_penalty": 1.4},
     "exponential_decay_length_penalty": {"exponential_decay_length_penalty": (3, 1.6)},
     "suppress_tokens": {"suppress_tokens": [12, 9, 13]},
     "begin_suppress_tokens": {"begin_suppress_tokens": [13, 14, 22]},
