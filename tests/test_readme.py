@@ -21,7 +21,7 @@ MARKS = ("minutes", "network")
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+    return [block for found, block in re.findall(r"```(\w*)\n(.*?)```", TEXT, re.DOTALL) if found == language]
 
 
 def commands() -> list[str]:
