@@ -11,6 +11,7 @@ import torch
 from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 import bild
+from bild.policies.rollback import first_true, is_drafted
 from bild.types import DecodeOutput, RowStats, Verdict
 from tests.bild.fakes import EOS, START, counting, run, scripted, told
 
@@ -345,8 +346,8 @@ def test_sequences_are_padded():
 
 
 @dataclass(frozen=True)
-class Silent:
-    """Accepts every draft whole; the large model looks, but writes nothing."""
+class Reticent:
+    """The large model replaces the first token that it would not have written, and otherwise writes nothing."""
 
     uses_small = uses_large = True
     max_draft = 2
@@ -360,15 +361,27 @@ class Silent:
         return torch.zeros_like(n_drafted, dtype=torch.bool)
 
     def verify(self, draft, large, uniforms):
-        return Verdict(draft.n_drafted, torch.full_like(draft.n_drafted, -1), torch.zeros_like(draft.stopped))
+        choice = large.pick(uniforms)
+        wrong = (choice[:, :-1] != draft.tokens) & is_drafted(draft)
+        n_accepted = first_true(wrong, otherwise=draft.n_drafted)
+        replacement = choice.gather(1, n_accepted.unsqueeze(-1)).squeeze(-1)
+        return Verdict(
+            n_accepted, torch.where(n_accepted < draft.n_drafted, replacement, -1), torch.zeros_like(draft.stopped)
+        )
 
 
 def test_a_policy_may_write_nothing_after_a_draft():
     large, small = counting(VOCAB, sure=0.9), counting(VOCAB, sure=0.9)
-    written, stats, traces, _ = run(large, small, Silent(), vocab_size=VOCAB, max_new_tokens=7)
-    assert written == [list(range(2, 9))]
-    assert (stats[0].rounds, stats[0].drafted, stats[0].accepted, stats[0].large_steps) == (4, 7, 7, 4)
-    assert written_by(traces[0]) == ["draft"] * 7
+
+    def wavering(prefix):
+        return (small if len(prefix) != 6 else counting(VOCAB, sure=0.9, offset=2))(prefix)
+
+    written, stats, traces, _ = run(large, wavering, Reticent(), vocab_size=VOCAB, max_new_tokens=9)
+    assert written == [list(range(2, 11))]
+    assert written_by(traces[0]) == ["draft"] * 5 + ["discarded", "rollback"] + ["draft"] * 3
+    assert stats == [
+        RowStats(rounds=5, drafted=9, accepted=8, rolled_back=1, fallbacks=0, small_steps=9, large_steps=5, tokens=9)
+    ]
 
 
 # Stopping criteria, streaming, trace files
