@@ -54,3 +54,8 @@ def entry(config_name: str, main: Callable[[DictConfig], None]) -> None:
         hydra.main(version_base=None, config_path=str(CONF), config_name=config_name)(guarded)()
     except (HydraException, OmegaConfBaseException) as error:
         fail(first_line(error))
+    except OSError as error:
+        # A disk or a folder that refuses; whatever else is wrong is no OSError with a file's name.
+        if error.filename is None:
+            raise
+        fail(f"{error.filename}: {error.strerror}; choose another path, or mend its permissions")

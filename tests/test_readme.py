@@ -44,6 +44,7 @@ def test_long_commands_compose(command: str) -> None:
     words = shlex.split(command, comments=True)
     place = words.index("-m") + 1
     root = words[place].removeprefix("pipelines.")
+    assert "-m" not in words[place + 2 :], "argparse takes no override after -m when one stood before it"
     if root in ("report", "readme"):
         return
     overrides = [

@@ -7,9 +7,16 @@ from transformers import PreTrainedModel
 from bild.engine.hf import HuggingFaceRunner
 from bild.engine.runner import Runner
 
+ENGINES = ("auto", "hf")
+
 
 def make_runner(model: PreTrainedModel, engine: str) -> Runner:
     """The runner that ``engine`` names. Raises ValueError on a name that does not exist."""
-    if engine in ("auto", "hf"):
-        return HuggingFaceRunner(model)
-    raise ValueError(f"engine={engine!r} does not exist; use 'auto' or 'hf'")
+    check_engine(engine)
+    return HuggingFaceRunner(model)
+
+
+def check_engine(engine: str) -> None:
+    """Raise ValueError on an engine that does not exist."""
+    if engine not in ENGINES:
+        raise ValueError(f"engine={engine!r} does not exist; use {' or '.join(map(repr, ENGINES))}")

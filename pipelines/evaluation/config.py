@@ -8,6 +8,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from bild.engine import check_engine
 from bild.policies.base import Policy
 from bild.sampling import Sampler
 from pipelines.cli import UserError
@@ -41,8 +42,11 @@ def decoding(config: DictConfig, task: Task, policy: Policy) -> Decoding:
     length = task.target_length if config.max_new_tokens is None else config.max_new_tokens
     if not isinstance(length, int) or length < 1:
         raise UserError(f"max_new_tokens={length}: must be a whole number of at least 1, or null for the task's length")
+    if not isinstance(config.seed, int) or isinstance(config.seed, bool) or config.seed < 0:
+        raise UserError(f"seed={config.seed}: must be a whole number of at least 0")
     fields = {name: config[name] for name in ("do_sample", "temperature", "top_k", "top_p")}
     try:
+        check_engine(config.engine)
         policy.check(greedy=Sampler(**fields).greedy)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error

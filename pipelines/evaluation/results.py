@@ -55,6 +55,10 @@ ROWS_SCHEMA = pa.schema(
 )
 
 
+class OtherKindError(UserError):
+    """A file that may lie beside results and is none."""
+
+
 @dataclass(frozen=True)
 class Result:
     """A result as read from its file."""
@@ -114,7 +118,8 @@ def read(path: Path) -> Result:
     """Read one result.
 
     Raises:
-        UserError: not there, not a result, or of another schema.
+        OtherKindError: JSON of another kind or schema.
+        UserError: not there, not JSON, or not whole.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -123,7 +128,10 @@ def read(path: Path) -> Result:
     except ValueError as error:
         raise UserError(f"{path}: is not JSON ({error}); give a result that evaluate wrote") from error
     if not isinstance(content, dict) or (content.get("schema"), content.get("kind")) != (SCHEMA, KIND):
-        raise UserError(f"{path}: is not an evaluation of schema {SCHEMA}; evaluate again to get one")
+        raise OtherKindError(f"{path}: is not an evaluation of schema {SCHEMA}; evaluate again to get one")
+    missing = [section for section in SECTIONS if section not in content]
+    if missing:
+        raise UserError(f"{path}: has no {', '.join(missing)}; evaluate again, or remove the file")
     return Result(path, content)
 
 
@@ -231,7 +239,7 @@ def _is_result(path: Path) -> bool:
     """A folder may hold other reports too, such as those of alignments."""
     try:
         read(path)
-    except UserError:
+    except OtherKindError:
         return False
     return True
 
