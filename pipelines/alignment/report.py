@@ -12,6 +12,9 @@ from rich.table import Table
 
 from pipelines.alignment.comparison import Figure
 
+# Acceptance alone can stand still while drafts get longer: a surer small model drafts further.
+VERDICTS = {"overlap": "alpha", "acceptance": "acceptance", "mean_accepted_length": "mean accepted length"}
+
 
 def described(summary: dict[str, int], longest: int) -> str:
     """One line on outputs of the large model; ``longest`` is the most tokens that one may have."""
@@ -59,8 +62,8 @@ def show(figures: dict[str, Figure], title: str) -> None:
     console = Console(width=None if Console().is_terminal else 120, highlight=False)
     console.print(f"\n{title}", markup=False)
     console.print(table(figures))
-    for name in ("overlap", "acceptance"):
-        console.print(verdict(figures[name], {"overlap": "alpha"}.get(name, name)), markup=False)
+    for name, words in VERDICTS.items():
+        console.print(verdict(figures[name], words), markup=False)
 
 
 def _number(value: float, sign: str = "") -> str:
