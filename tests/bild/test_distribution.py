@@ -17,7 +17,7 @@ from tests.bild.oracle import t5_scorer
 
 VOCAB = 5
 LENGTH = 3
-ROWS = 6000
+ROWS = 4000
 Law = dict[Prefix, float]
 """Probability of each whole sequence, the start left out."""
 Probs = Callable[[Prefix], list[float]]
@@ -178,7 +178,7 @@ def test_a_t5_pair_samples_from_the_large_model():
     score = t5_scorer(large, ids, VOCAB + 1)
     law = law_of_one_model(lambda prefix: sampler.distribution(score(list(prefix))[-1]).tolist())
     out = bild.generate(
-        large, small, ids.expand(ROWS // 2, -1), policy=bild.BigLittle(rollback=0.0, verify_eos=True, fallback=0.3),
+        large, small, ids.expand(ROWS, -1), policy=bild.BigLittle(rollback=0.0, verify_eos=True, fallback=0.3),
         max_new_tokens=LENGTH, do_sample=True, temperature=1.2, generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
     samples = [tuple(row[1 : 1 + count.tokens]) for row, count in zip(out.sequences.tolist(), out.stats, strict=True)]
