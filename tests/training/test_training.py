@@ -4,8 +4,10 @@ import dataclasses
 import itertools
 import json
 import os
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import Adafactor
@@ -13,9 +15,11 @@ from transformers import Adafactor
 from pipelines.cli import UserError
 from pipelines.evaluation import scoring
 from pipelines.training import checkpoints, tracking
+from pipelines.training.batches import MicroBatches
 from pipelines.training.build import adafactor, training_arguments
 from pipelines.training.patience import out_of_patience
 from pipelines.training.report import leave
+from pipelines.training.trainer import preserved_random_state
 from pipelines.training.validation import Validation
 from tests.training import tiny
 
@@ -131,6 +135,29 @@ def test_batches_by_tokens_resume_exactly(tmp_path: Path) -> None:
     assert tiny.weights(tmp_path / "whole" / last) == tiny.weights(tmp_path / "parts" / last)
     lengths = [len(a) + len(b) for a, b in zip(tiny.TRAIN["input_ids"], tiny.TRAIN["labels"], strict=True)]
     assert sum(lengths) / 90 < 12, "the run must cross the end of an epoch"
+
+
+def test_every_epoch_has_its_own_order_also_after_resuming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    epochs = []
+    real = MicroBatches.__iter__
+
+    def spy(self):
+        epochs.append(self.epoch)
+        return real(self)
+
+    monkeypatch.setattr(MicroBatches, "__iter__", spy)
+    tiny.run(tmp_path, max_steps=12, evaluate_every=None)  # 44 examples are 5 updates of 8
+    tiny.run(tmp_path, max_steps=16, evaluate_every=None)
+    assert epochs == [0, 1, 2, 2, 3]
+
+
+def test_random_states_are_put_back() -> None:
+    def draw() -> list[float]:
+        return [random.random(), float(np.random.rand()), torch.rand(()).item()]
+
+    with preserved_random_state(torch.device("cpu")):
+        inside = draw()
+    assert draw() == inside
 
 
 def test_the_optimizer_is_the_paper_s() -> None:
