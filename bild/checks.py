@@ -24,6 +24,7 @@ _NOT_READ = {
     "max_time": "pass a MaxTimeCriteria as stopping_criteria",
 }
 """Fields that transformers' generate() reads and this decoder does not, and what to do instead."""
+_NEUTRAL = {"num_beams": 1, "num_return_sequences": 1, "guidance_scale": 1, "remove_invalid_values": False}
 
 
 def check_models(large: PreTrainedModel | None, small: PreTrainedModel | None, policy: Policy) -> None:
@@ -139,7 +140,7 @@ def check_one_sequence(config: GenerationConfig) -> None:
 
 def _is_set(config: GenerationConfig, field: str) -> bool:
     value = getattr(config, field, None)
-    return value is not None and (value != 1 or field == "max_time")
+    return value is not None and value != _NEUTRAL.get(field)
 
 
 def check_mode(policy: Policy, sampler: Sampler) -> None:

@@ -154,3 +154,7 @@ def run(
 def told(trace: Sequence[TokenTrace]) -> list[tuple[int, int, str, str]]:
     """A trace without its confidences: round, token, model, reason."""
     return [(entry.round, entry.token_id, entry.model, entry.reason) for entry in trace]
+
+
+def reasons(trace: Sequence[TokenTrace]) -> list[str]:
+    return [entry.reason for entry in trace]

@@ -262,6 +262,7 @@ def test_logits_that_are_no_numbers(name, value):
         ("guidance_scale", 1.5, "leave it at 1"),
         ("stop_strings", ["x"], "StopStringCriteria as stopping_criteria"),
         ("max_time", 1, "MaxTimeCriteria as stopping_criteria"),
+        ("remove_invalid_values", True, "load the model in bfloat16 or float32"),
     ],
 )
 @pytest.mark.usefixtures("no_work")
@@ -293,5 +294,5 @@ def test_beams_in_a_models_own_file_are_ignored_with_one_warning():
         warnings.simplefilter("error")
         bild.generate(
             large, None, IDS, attention_mask=MASK, policy=bild.LargeOnly(), max_new_tokens=4,
-            generation_config=GenerationConfig(num_beams=1),
+            generation_config=GenerationConfig(num_beams=1, guidance_scale=1.0, remove_invalid_values=False),
         )  # fmt: skip
