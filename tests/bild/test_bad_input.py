@@ -86,7 +86,7 @@ def test_the_ends_of_the_ranges_are_fine():
         ({"streamer": object()}, "a streamer shows one row, the batch holds 2"),
         ({"generator": [torch.Generator()], "do_sample": True}, "1 generators for a batch of 2 rows"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else ", ".join(value),
 )
 @pytest.mark.usefixtures("no_work")
 def test_arguments_of_a_call(arguments, message):
