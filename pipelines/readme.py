@@ -1,14 +1,16 @@
 """Put the tables of committed results into README.md: ``python -m pipelines.readme``.
 
 A table stands between ``<!-- results: PATH [PATH ...] -->`` and ``<!-- end of results -->``; the paths are JSON files
-of ``pipelines.evaluate``. The numbers come from these files alone.
+of ``pipelines.evaluate`` or one of ``pipelines.align``. The numbers come from these files alone.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pipelines.cli import UserError, fail
 
@@ -28,7 +30,10 @@ def with_tables(text: str) -> str:
     """The text with every table made anew."""
 
     def rewrite(block: re.Match[str]) -> str:
-        return block[1] + markdown([Path(path) for path in block["paths"].split()]) + block[3]
+        paths = [Path(path) for path in block["paths"].split()]
+        first = json.loads(paths[0].read_text(encoding="utf-8"))
+        table = alignment_table(first) if first["kind"] == "alignment" else markdown(paths)
+        return f"{block[1]}\n{table}\n{block[3]}"
 
     return BLOCK.sub(rewrite, text)
 
@@ -42,10 +47,22 @@ def markdown(paths: Sequence[Path]) -> str:
     rows = [[column.title for column in columns], ["---", *["---:"] * (len(columns) - 1)]]
     rows += [[column.read(line.entry) for column in columns] for line in table.lines(found)]
     body = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    return f"\n{body}\n{_provenance(found[0].content)}\n\n"
+    return f"{body}\n{_provenance(found[0].content)}\n"
 
 
-def _provenance(content: dict[str, object]) -> str:
+def alignment_table(content: dict[str, Any]) -> str:
+    """What alignment changed, each figure with the interval of its change."""
+    rows = "| | before | after | change | 95 % interval |\n| --- | ---: | ---: | ---: | ---: |\n"
+    for figure in content["figures"].values():
+        change = figure["difference"]
+        rows += (
+            f"| {figure['label']} | {figure['before']:.3f} | {figure['after']:.3f} | {change['value']:+.3f} | "
+            f"{change['low']:+.3f} to {change['high']:+.3f} |\n"
+        )
+    return rows
+
+
+def _provenance(content: dict[str, Any]) -> str:
     task, run, provenance = content["task"], content["run"], content["provenance"]
     machine, versions = provenance["machine"], provenance["versions"]
     where = f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads"
