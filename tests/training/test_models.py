@@ -80,10 +80,11 @@ def test_new_weights_are_the_seed_s(here: Path) -> None:
     assert not one.model.training
 
 
-def test_training_starts_in_float32_and_decoding_as_told(here: Path) -> None:
-    described = model(here, dtype="bfloat16")
-    assert models.load(described, "task", "finetune").model.dtype == torch.float32
-    assert models.load(described, "task", "large").model.dtype == torch.bfloat16
+@pytest.mark.parametrize("role", models.ROLES)
+def test_weights_stored_in_bfloat16_are_loaded_in_float32(here: Path, role: str) -> None:
+    tiny.new_model().bfloat16().save_pretrained(here / "halved")
+    described = model(here, path="halved", tokenizer=str(here / "pretrained"))
+    assert models.load(described, "task", role).model.dtype == torch.float32
 
 
 def test_the_tokenizer_may_lie_elsewhere(here: Path) -> None:
@@ -151,7 +152,6 @@ def test_weights_that_are_a_pickle_are_not_read(here: Path) -> None:
         ({"init": "random"}, r"model\.init=random: choose one of pretrained, scratch"),
         ({"init": "scratch"}, r"model\.init=scratch: tiny has no architecture and vocabulary_size"),
         ({"aligned": "yes"}, "aligned=yes: choose auto, true or false"),
-        ({"dtype": "float16"}, r"model\.dtype=float16: choose one of float32, bfloat16, float64"),
     ],
 )
 def test_bad_descriptions_are_refused(change, told, tmp_path) -> None:
