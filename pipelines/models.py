@@ -31,7 +31,6 @@ CHECKPOINTS = Path("checkpoints")
 ELSEWHERE = "if the right one lies elsewhere, say where with model.tokenizer (google/mt5-small for any mT5)"
 ROLES = ("finetune", "large", "small")
 INITS = ("pretrained", "scratch")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,6 @@ class Model:
     learning_rate: float = 1e-4
     max_steps: int = 500_000
     aligned: str | bool = "auto"  # as the small model of a pair: use {name}-aligned; "auto" = if it is there
-    dtype: str = "float32"  # of the weights when decoding; training keeps float32
 
     def __post_init__(self) -> None:
         if self.init not in INITS:
@@ -59,8 +57,6 @@ class Model:
                 f"model.init=scratch: {self.name} has no architecture and vocabulary_size; use tiny-small or "
                 "tiny-large, or give both"
             )
-        if self.dtype not in DTYPES:
-            raise UserError(f"model.dtype={self.dtype}: choose one of {', '.join(DTYPES)}")
         if self.aligned not in ("auto", True, False):
             raise UserError(f"aligned={self.aligned}: choose auto, true or false")
 
@@ -86,25 +82,24 @@ def load(model: Model, task_name: str, role: str, texts: Iterable[str] | None = 
         seed: of new weights.
 
     Returns:
-        The model in eval mode, on the CPU, in float32 for "finetune" and in ``model.dtype`` otherwise.
+        The model in eval mode, on the CPU, in float32.
 
     Raises:
         UserError: nothing there to load, a damaged checkpoint, an unknown hub id, or no network.
     """
     if role not in ROLES:
         raise ValueError(f"role {role!r} is not one of {ROLES}")
-    dtype = torch.float32 if role == "finetune" else DTYPES[model.dtype]
     if role != "finetune":
         checkpoint, note = choose_checkpoint(model, task_name, role)
         if checkpoint is not None:
-            return _from_path(model, str(checkpoint), None, dtype, note)
+            return _from_path(model, str(checkpoint), None, note)
     elif model.init == "scratch":
         return _new(model, texts, seed)
     else:
         note = f"{model.name}: pre-trained weights"
     if model.path is None:
         raise UserError("model.path is not set: give a folder or a hub id, such as model.path=google/mt5-small")
-    return _from_path(model, model.path, model.tokenizer, dtype, f"{note} from {model.path}")
+    return _from_path(model, model.path, model.tokenizer, f"{note} from {model.path}")
 
 
 def choose_checkpoint(model: Model, task_name: str, role: str) -> tuple[Path | None, str]:
@@ -140,14 +135,14 @@ def _new(model: Model, texts: Iterable[str] | None, seed: int) -> LoadedModel:
     return LoadedModel(T5ForConditionalGeneration(config).eval(), tokenizer, model.name, note)
 
 
-def _from_path(model: Model, path: str, tokenizer: str | None, dtype: torch.dtype, note: str) -> LoadedModel:
+def _from_path(model: Model, path: str, tokenizer: str | None, note: str) -> LoadedModel:
     """A model from a folder or the hub, its tokenizer from there or from elsewhere."""
     offline = locate(path, model.revision)
     try:
         loaded = AutoModelForSeq2SeqLM.from_pretrained(
             path,
             revision=model.revision,
-            dtype=dtype,
+            dtype=torch.float32,
             use_safetensors=True,
             local_files_only=offline,
             trust_remote_code=model.trust_remote_code,

@@ -35,7 +35,8 @@ def test_tasks(name: str) -> None:
 
 @pytest.mark.parametrize("name", names("model"))
 def test_models_and_their_training(name: str, tmp_path: Path) -> None:
-    config = composed("finetune", f"model={name}")
+    given = ["model.name=mine", "model.path=a/folder"] if name == "path" else []
+    config = composed("finetune", f"model={name}", *given)
     assert isinstance(instantiate(config.model), Model)
     settings = instantiate(config.train)
     arguments = training_arguments(settings, tmp_path)

@@ -54,7 +54,7 @@ class Models:
         return replace(loaded, note=f"{self.small.name}: aligned checkpoint {out}")
 
     def _start(self, init: str) -> LoadedModel:
-        small = replace(self.small, aligned=False, dtype="float32")
+        small = replace(self.small, aligned=False)
         if init == "finetuned":
             return load(small, self.task_name, "small")
         texts = (text for column in ("source", "target") for text in self.pairs[column])

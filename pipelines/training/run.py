@@ -77,10 +77,7 @@ def train(
     identity = json.loads(json.dumps({**identity, **start_identity(model, tokenizer), **settings.identity()}))
     notes = {} if notes is None else notes
     checkpoint = checkpoints.resumable(out, identity, settings.max_steps)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"out={out}: this folder cannot be made ({error.strerror}); choose another") from error
+    _make(out)
     interrupt = Interrupt(processes(), announce=is_main_process())
     trainer, validation = build_trainer(
         model,
@@ -117,6 +114,13 @@ def train(
         ended=ended,
         signal=interrupt.received,
     )
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={out}: this folder cannot be made ({error.strerror}); choose another") from error
 
 
 def _advance(trainer: Trainer, checkpoint: checkpoints.Checkpoint | None, settings: TrainSettings, metric: str) -> None:
