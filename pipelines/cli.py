@@ -23,8 +23,8 @@ class UserError(Exception):
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without the details that OmegaConf puts on further lines."""
-    return str(error).strip().splitlines()[0]
+    """What an error says, without the details that libraries put on further lines; its name if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def fail(message: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
-from pipelines.cli import UserError
+from pipelines.cli import UserError, first_line
 from pipelines.training import manifest
 
 CONFIG = "config.json"
@@ -51,11 +51,6 @@ def locate(path: str, revision: str | None = None) -> bool:
             "the network, or give a folder"
         ) from error
     return False
-
-
-def first_line(error: Exception) -> str:
-    """The start of an error's message, for a message of one line."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _check_folder(folder: Path) -> None:

@@ -22,9 +22,9 @@ from transformers import (
     set_seed,
 )
 
-from pipelines.cli import UserError
+from pipelines.cli import UserError, first_line
 from pipelines.data.vocabulary import train_tokenizer
-from pipelines.hub import first_line, locate
+from pipelines.hub import locate
 from pipelines.training import manifest
 
 CHECKPOINTS = Path("checkpoints")

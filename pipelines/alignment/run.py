@@ -14,6 +14,7 @@ from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import bild
+from bild.checks import as_ids
 from bild.policies.base import Policy
 from pipelines.alignment.comparison import Comparison, Examples, Figure, figures
 from pipelines.alignment.outputs import Processes, Sources, write_outputs
@@ -129,5 +130,4 @@ def examples(
 
 def end_tokens(model: PreTrainedModel) -> list[int]:
     """Ids that end an output."""
-    ids = model.generation_config.eos_token_id
-    return [] if ids is None else ids if isinstance(ids, list) else [ids]
+    return list(as_ids(model.generation_config.eos_token_id))

@@ -6,7 +6,6 @@ decoding), so that a folder can be continued by the same run only. Knows nothing
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -77,7 +76,7 @@ class ShardFolder:
                 continue
             rows = _rows_of(file, self.identity)
             digest = recorded.get(file.name)
-            if rows == self.plan.outputs(shard) and (digest is None or digest == sha256(file)):
+            if rows == self.plan.outputs(shard) and (digest is None or digest == manifest.sha256(file)):
                 done.append(shard)
             else:
                 print(f"{file} is damaged and will be generated again", flush=True)
@@ -133,11 +132,6 @@ class ShardFolder:
         return {name: file["sha256"] for name, file in found["files"].items()}
 
 
-def sha256(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _rows_of(file: Path, identity: dict[str, Any]) -> int | None:
     """Rows that the footer states; None if the file cannot be read. Refuses a shard of another identity."""
     try:
@@ -151,19 +145,9 @@ def _rows_of(file: Path, identity: dict[str, Any]) -> int | None:
 
 def _refuse_other(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
     """Raise UserError that names every key in which the outputs in ``folder`` are not those that are wanted."""
-    missing = "(not set)"
-    differing = [
-        f"{key} is {_shown(found.get(key, missing))} there and {_shown(wanted.get(key, missing))} now"
-        for key in {**wanted, **found}
-        if found.get(key, missing) != wanted.get(key, missing)
-    ]
+    differing = manifest.differences(found, wanted)
     if differing:
         raise UserError(
             f"{folder} holds other outputs: {'; '.join(differing)}. Give the old settings to use them, "
             "align.outputs=FOLDER for new ones, or delete the folder"
         )
-
-
-def _shown(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:12] + "..."

@@ -14,11 +14,12 @@ from omegaconf import DictConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
+from bild.checks import as_ids
 from pipelines.cli import UserError
 from pipelines.evaluation.config import instantiated
 from pipelines.evaluation.fingerprint import model_hash
+from pipelines.evaluation.provenance import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 # float16 is missing on purpose: it overflows in nearly every T5.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
@@ -54,8 +55,8 @@ class Pair:
     @property
     def eos(self) -> list[int]:
         """Ids that end a text."""
-        ids = next(model for model in (self.large, self.small) if model is not None).generation_config.eos_token_id
-        return [] if ids is None else ids if isinstance(ids, list) else [ids]
+        model = next(model for model in (self.large, self.small) if model is not None)
+        return list(as_ids(model.generation_config.eos_token_id))
 
 
 def load_pair(config: DictConfig, task_name: str, roles: Sequence[str] = ("large", "small")) -> Pair:

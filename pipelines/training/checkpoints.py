@@ -83,12 +83,7 @@ def listed(out: Path) -> list[Path]:
 
 def refuse_other(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> None:
     """Raise ``UserError`` that names every key in which the run in ``out`` is not the one that was asked for."""
-    missing = "(not set)"
-    differing = [
-        f"{key} is {_shown(there.get(key, missing))} there and {_shown(asked.get(key, missing))} now"
-        for key in sorted(there.keys() | asked.keys())
-        if there.get(key, missing) != asked.get(key, missing)
-    ]
+    differing = sorted(manifest.differences(there, asked))
     if differing:
         raise UserError(
             f"{out} holds another run: {'; '.join(differing)}. Give the old settings to go on with it, "
@@ -132,8 +127,3 @@ def _best_step(folder: Path) -> int | None:
         return json.loads((folder / STATE).read_text(encoding="utf-8"))["best_global_step"]
     except (OSError, ValueError, KeyError):
         return None
-
-
-def _shown(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:12] + "..."

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def check(folder: str | Path, hashes: bool = True) -> dict[str, Any]:
         size = path.stat().st_size
         if size != expected["size"]:
             raise IncompleteError(f"{name} has {size} bytes instead of {expected['size']}")
-        if hashes and _hash(path) != expected["sha256"]:
+        if hashes and sha256(path) != expected["sha256"]:
             raise IncompleteError(f"{name} is corrupt (its hash differs from the manifest's)")
     return manifest
 
@@ -82,6 +82,30 @@ def is_complete(folder: str | Path) -> bool:
     except IncompleteError:
         return False
     return True
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """One phrase for every key in which two identities differ, in the order of ``asked``, then of ``there``."""
+    missing = "(not set)"
+    return [
+        f"{key} is {_shown(there.get(key, missing))} there and {_shown(asked.get(key, missing))} now"
+        for key in {**asked, **there}
+        if there.get(key, missing) != asked.get(key, missing)
+    ]
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:12] + "..."
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -101,15 +125,7 @@ def _members(folder: Path) -> list[Path]:
 
 def _describe(path: Path) -> dict[str, Any]:
     _sync(path)
-    return {"size": path.stat().st_size, "sha256": _hash(path)}
-
-
-def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+    return {"size": path.stat().st_size, "sha256": sha256(path)}
 
 
 def _sync(path: Path) -> None:

@@ -48,7 +48,7 @@ def test_the_manifest_lists_rows_and_hashes_and_nothing_partial_stays(tmp_path):
     written = json.loads((folder.path / "manifest.json").read_text())
     assert written["identity"] == IDENTITY
     assert written["rows"] == {"shard-00000.parquet": 2, "shard-00001.parquet": 1}
-    assert written["files"]["shard-00000.parquet"]["sha256"] == shards.sha256(folder.file(0))
+    assert written["files"]["shard-00000.parquet"]["sha256"] == manifest.sha256(folder.file(0))
     assert sorted(file.name for file in folder.path.iterdir()) == [
         "manifest.json",
         "shard-00000.parquet",

@@ -6,22 +6,9 @@ Knows calendars and clocks; knows nothing about clauses.
 from __future__ import annotations
 
 from pipelines.data.toy.draw import Draw
-from pipelines.data.toy.phrases import Adverbial
+from pipelines.data.toy.phrases import NUMBERS, Adverbial
 
-HOURS = {
-    "ein": "one",
-    "zwei": "two",
-    "drei": "three",
-    "vier": "four",
-    "fünf": "five",
-    "sechs": "six",
-    "sieben": "seven",
-    "acht": "eight",
-    "neun": "nine",
-    "zehn": "ten",
-    "elf": "eleven",
-    "zwölf": "twelve",
-}
+HOURS = {"ein": "one", **NUMBERS}
 DAYS = {
     "Montag": "Monday",
     "Dienstag": "Tuesday",
