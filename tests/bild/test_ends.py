@@ -57,7 +57,7 @@ def test_an_eos_of_the_large_model_ends_the_row(reason):
     small = scripted({(): {2: 0.9}, (2,): {3: 0.5}, (2, 3): {4: 0.4}}, VOCAB)
     policy = {
         "bonus": bild.BigLittle(draft_length=1),
-        "rollback": bild.BigLittle(fallback=0.5),
+        "rollback": bild.BigLittle(fallback=0.45),
         "fallback": bild.BigLittle(fallback=0.6),
         "large": bild.LargeOnly(),
     }[reason]
