@@ -19,9 +19,9 @@ TOLD_OTHERWISE = ("split", "large", "small", "task", "bild", "out", "device")
 
 def main(config: DictConfig) -> None:
     """Evaluate one configuration; a job of a sweep leaves tables and report to the end of the sweep."""
+    from pipelines.decoding.config import decoding, instantiated
+    from pipelines.decoding.pair import load_pair
     from pipelines.evaluation import provenance, report, results, sweep, table
-    from pipelines.evaluation.config import decoding, instantiated
-    from pipelines.evaluation.pair import load_pair
     from pipelines.evaluation.results import shown_path
     from pipelines.evaluation.run import Settings, describe_task, evaluate
 

@@ -19,7 +19,7 @@ def main(config: DictConfig) -> None:
     import torch
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-    from pipelines.training import manifest
+    from pipelines.models import manifest
     from pipelines.training.final import write_final
 
     source, target = Path(config["from"]), Path(config.to)

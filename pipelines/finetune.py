@@ -13,8 +13,8 @@ from pipelines.cli import entry
 def main(config: DictConfig) -> None:
     # Heavy, and not needed to say that a key is misspelt.
     from pipelines.data.encode import encode
-    from pipelines.evaluation.config import instantiated
-    from pipelines.models import identity, load
+    from pipelines.decoding.config import instantiated
+    from pipelines.models.loading import identity, load
     from pipelines.training.identity import task_identity
     from pipelines.training.report import leave, say
     from pipelines.training.run import train

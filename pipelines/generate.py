@@ -18,6 +18,7 @@ from typing import TextIO
 from omegaconf import DictConfig
 
 from pipelines.cli import UserError, entry
+from pipelines.files import replacing
 
 PIPE = "-"
 
@@ -33,10 +34,8 @@ def main(config: DictConfig) -> None:
         elif config.output == PIPE:
             stream(config, out)
         else:
-            temporary = Path(f"{config.output}.{os.getpid()}.tmp")
-            with temporary.open("w", encoding="utf-8") as file:
+            with replacing(Path(config.output)) as temporary, temporary.open("w", encoding="utf-8") as file:
                 stream(config, file)
-            os.replace(temporary, config.output)
 
 
 def check(config: DictConfig) -> None:
@@ -61,7 +60,7 @@ def check(config: DictConfig) -> None:
 def from_file_to_file(config: DictConfig) -> None:
     """Decode a whole file, longest lines first. Started again after a kill, it goes on where it stopped."""
     from pipelines.evaluation.lines import LineDecoder
-    from pipelines.evaluation.store import write_text
+    from pipelines.files import write_text
 
     with Path(config.input).open(encoding="utf-8", newline="\n") as file:
         lines = list(read_lines(file, config.input))

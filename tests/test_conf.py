@@ -8,7 +8,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from pipelines.models import Model
+from pipelines.models.loading import Model
 from pipelines.training.build import training_arguments
 from tests.conf import ROOT, composed
 

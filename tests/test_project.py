@@ -23,6 +23,38 @@ def imported_roots(path: Path) -> set[str]:
     return roots
 
 
+# What each part of pipelines/ may import, from the ground up: there are no cycles.
+LAYERS = {
+    "files": {"cli"},
+    "data": {"cli", "files"},
+    "models": {"cli", "files", "data"},
+    "decoding": {"cli", "files", "data", "models"},
+    "training": {"cli", "files", "data", "models", "decoding"},
+    "evaluation": {"cli", "files", "data", "models", "decoding"},
+    "alignment": {"cli", "files", "data", "models", "decoding", "training", "evaluation"},
+}
+
+
+def imported_parts(path: Path) -> set[str]:
+    modules: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module == "pipelines":
+            modules += [f"pipelines.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            modules.append(str(node.module))
+    return {module.split(".")[1] for module in modules if module.startswith("pipelines.")}
+
+
+@pytest.mark.parametrize("part", LAYERS)
+def test_imports_point_downwards(part: str) -> None:
+    files = [*ROOT.glob(f"pipelines/{part}.py"), *ROOT.glob(f"pipelines/{part}/**/*.py")]
+    assert files
+    for path in files:
+        assert imported_parts(path) <= LAYERS[part] | {part}, path
+
+
 @pytest.mark.parametrize("path", sorted(ROOT.glob("bild/**/*.py")), ids=lambda path: path.name)
 def test_the_decoder_imports_torch_and_transformers_alone(path: Path) -> None:
     assert imported_roots(path) <= set(sys.stdlib_module_names) | {"bild", "torch", "transformers"}

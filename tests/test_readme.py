@@ -11,7 +11,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from pipelines.models import load
+from pipelines.models.loading import load
 from pipelines.readme import with_tables
 from tests.conf import ROOT, composed
 

@@ -16,9 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 import bild
 from bild.policies.base import Policy
 from pipelines.alignment.overlap import overlap
-from pipelines.evaluation.decode import Decoder, Decoding, decode_rows
-from pipelines.evaluation.rows import DecodedRow
-from pipelines.evaluation.scoring import HEADLINE, Interval, aggregate, paired_bootstrap, row_statistics
+from pipelines.decoding.decode import Decoder, Decoding, decode_rows
+from pipelines.decoding.rows import DecodedRow
+from pipelines.decoding.scoring import HEADLINE, Interval, aggregate, paired_bootstrap, row_statistics
 
 
 @dataclass(frozen=True)

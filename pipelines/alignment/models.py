@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 
-from pipelines.evaluation.pair import check_tokenizers
-from pipelines.models import LoadedModel, Model, choose_checkpoint, load
+from pipelines.decoding.pair import check_tokenizers
+from pipelines.models.loading import LoadedModel, Model, choose_checkpoint, load
 
 
 @dataclass(frozen=True, kw_only=True)

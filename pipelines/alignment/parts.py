@@ -18,9 +18,9 @@ from pipelines.alignment.run import Teacher
 from pipelines.alignment.settings import AlignSettings
 from pipelines.cli import UserError
 from pipelines.data.task import Task
-from pipelines.evaluation.config import instantiated
-from pipelines.evaluation.pair import chosen_device, chosen_dtype
-from pipelines.models import LoadedModel
+from pipelines.decoding.config import instantiated
+from pipelines.decoding.pair import chosen_device, chosen_dtype
+from pipelines.models.loading import LoadedModel
 from pipelines.training import checkpoints
 from pipelines.training.identity import start_identity
 from pipelines.training.report import say

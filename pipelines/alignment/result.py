@@ -18,13 +18,13 @@ from pipelines.alignment.comparison import Figure, as_json
 from pipelines.alignment.parts import Parts
 from pipelines.alignment.report import show
 from pipelines.alignment.run import Outputs, compare, examples
+from pipelines.decoding.pair import describe
+from pipelines.decoding.scoring import HEADLINE
 from pipelines.evaluation import provenance
-from pipelines.evaluation.pair import describe
 from pipelines.evaluation.results import policy_fields, policy_label
 from pipelines.evaluation.run import describe_task
-from pipelines.evaluation.scoring import HEADLINE
-from pipelines.models import LoadedModel
-from pipelines.training.manifest import write_json
+from pipelines.files import write_json
+from pipelines.models.loading import LoadedModel
 from pipelines.training.run import TrainSummary
 
 SCHEMA = 1
@@ -65,7 +65,7 @@ def conclude(config: DictConfig, parts: Parts, outputs: Outputs, held_out: Outpu
     path = Path(config.results) / parts.task.name / f"{result['name']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     for target in (summary.out / IN_CHECKPOINT, path):
-        write_json(target, result)
+        write_json(result, target)
     print(f"result {path}")
 
 

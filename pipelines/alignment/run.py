@@ -22,9 +22,9 @@ from pipelines.alignment.settings import AlignSettings
 from pipelines.alignment.shards import Plan, ShardFolder
 from pipelines.data.encode import encode
 from pipelines.data.task import Task, fingerprint
-from pipelines.evaluation.decode import Decoder, Decoding, source_ids
-from pipelines.evaluation.fingerprint import model_hash, tokenizer_hash
-from pipelines.models import LoadedModel
+from pipelines.decoding.decode import Decoder, Decoding, source_ids
+from pipelines.models.fingerprint import model_hash, tokenizer_hash
+from pipelines.models.loading import LoadedModel
 
 
 @dataclass(frozen=True)

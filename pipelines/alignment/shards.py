@@ -7,7 +7,6 @@ decoding), so that a folder can be continued by the same run only. Knows nothing
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from pipelines.cli import UserError
-from pipelines.training import manifest
+from pipelines.files import replacing
+from pipelines.models import manifest
 
 _KEY = b"alignment"
 SCHEMA = pa.schema(
@@ -89,21 +89,14 @@ class ShardFolder:
 
     def write(self, shard: int, rows: list[dict[str, Any]]) -> None:
         """Write one shard; it appears under its name only when it is whole and on disk."""
-        self.path.mkdir(parents=True, exist_ok=True)
         footer = {_KEY: json.dumps(self.identity, sort_keys=True).encode()}
         table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(footer))
         final = self.file(shard)
-        partial = final.with_name(f".{final.name}.{os.getpid()}.tmp")
         try:
-            with open(partial, "wb") as stream:
-                pq.write_table(table, stream, compression="zstd")
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(partial, final)
+            with replacing(final) as temporary:
+                pq.write_table(table, temporary, compression="zstd")
         except OSError as error:
             raise UserError(f"{final} could not be written: {error}; make room, then start the same command") from error
-        finally:
-            partial.unlink(missing_ok=True)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the manifest (identity, summary, rows and SHA-256 per shard): the folder is complete."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from tqdm.auto import tqdm
 from pipelines.cli import UserError
 from pipelines.data import prose
 from pipelines.data.toy.draw import bucket
+from pipelines.files import replacing
 
 SKIPPED = {"test", "tests", "testing", "_vendor", "vendored"}  # folders of tests and of copies of other packages
 BUCKETS = 20
@@ -68,10 +68,8 @@ class Docstrings:
             return pq.read_table(file)
         table = pa.table(dict(zip(("package", "source", "target"), zip(*_pairs(packages), strict=True), strict=True)))
         if self.cache:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_suffix(f".{os.getpid()}")
-            pq.write_table(table, partial)
-            os.replace(partial, file)
+            with replacing(file) as temporary:
+                pq.write_table(table, temporary)
         return table
 
 

@@ -19,8 +19,8 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from bild.policies.base import Policy
-from pipelines.evaluation.decode import Decoder
-from pipelines.evaluation.rows import kept_tokens
+from pipelines.decoding.decode import Decoder
+from pipelines.decoding.rows import kept_tokens
 
 
 @dataclass(frozen=True)

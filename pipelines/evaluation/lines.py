@@ -13,11 +13,11 @@ from omegaconf import DictConfig
 
 from bild.policies.base import Policy
 from pipelines.data.task import Task
-from pipelines.evaluation.config import decoding, instantiated
-from pipelines.evaluation.decode import Decoder, decode_rows, source_ids
-from pipelines.evaluation.pair import Pair, load_pair
+from pipelines.decoding.config import decoding, instantiated
+from pipelines.decoding.decode import Decoder, decode_rows, source_ids
+from pipelines.decoding.pair import Pair, load_pair
+from pipelines.decoding.store import ChunkStore
 from pipelines.evaluation.run import pair_key
-from pipelines.evaluation.store import ChunkStore
 
 
 class LineDecoder:

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.decoding.rows import DecodedRow
+from pipelines.decoding.scoring import exact_match, paired_bootstrap
+from pipelines.decoding.store import STATS
 from pipelines.evaluation.latency import Timing
-from pipelines.evaluation.rows import DecodedRow
-from pipelines.evaluation.scoring import exact_match, paired_bootstrap
-from pipelines.evaluation.store import STATS
 
 LARGE_REASONS = ("fallback", "rollback", "bonus", "large")
 

@@ -11,9 +11,9 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipelines.decoding.scoring import HEADLINE
 from pipelines.evaluation.measures import LARGE_REASONS
 from pipelines.evaluation.results import Result
-from pipelines.evaluation.scoring import HEADLINE
 from pipelines.evaluation.table import METRIC_TITLES, lines
 
 if TYPE_CHECKING:

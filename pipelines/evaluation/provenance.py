@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from pipelines.files import ROOT
+
 PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "sacrebleu", "rouge_score", "numpy")
 
 

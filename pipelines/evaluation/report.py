@@ -18,11 +18,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipelines.cli import UserError
+from pipelines.decoding.scoring import HEADLINE
 from pipelines.evaluation import plots, table
 from pipelines.evaluation.latency import chosen_rows
 from pipelines.evaluation.results import Result, read_rows
-from pipelines.evaluation.scoring import HEADLINE
-from pipelines.evaluation.store import write_text
+from pipelines.files import write_text
 
 EXAMPLES = 20
 TOLERANCE = 1.0  # points of quality that the shown policy of a sweep may lose, as in the paper's second rows

@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
 from pipelines.cli import UserError
+from pipelines.decoding.rows import DecodedRow
+from pipelines.decoding.store import STATS, write_table
 from pipelines.evaluation.latency import Timing
-from pipelines.evaluation.rows import DecodedRow
-from pipelines.evaluation.store import STATS, write_table, write_text
+from pipelines.files import write_json
 
 SCHEMA = 1
 KIND = "evaluation"
@@ -110,7 +111,7 @@ def write(content: dict[str, Any], rows: pa.Table, folder: Path) -> Result:
         raise ValueError(f"a result lacks {', '.join(missing)}")
     result = Result(path, {"schema": SCHEMA, "kind": KIND, **content})
     write_table(rows, result.rows_path)
-    write_text(json.dumps(result.content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
+    write_json(result.content, path)
     return result
 
 

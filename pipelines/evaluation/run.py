@@ -17,13 +17,14 @@ from datasets import Dataset
 import bild
 from bild.policies.base import Policy
 from pipelines.data.task import Task, fingerprint
-from pipelines.evaluation import latency, measures, results, scoring
-from pipelines.evaluation.decode import Decoder, Decoding, decode_rows, source_ids
-from pipelines.evaluation.fingerprint import decoding_key, key, tokenizer_hash
+from pipelines.decoding import scoring
+from pipelines.decoding.decode import Decoder, Decoding, decode_rows, source_ids
+from pipelines.decoding.pair import Pair
+from pipelines.decoding.rows import DecodedRow
+from pipelines.decoding.store import ChunkStore
+from pipelines.evaluation import latency, measures, results
 from pipelines.evaluation.latency import Timing
-from pipelines.evaluation.pair import Pair
-from pipelines.evaluation.rows import DecodedRow
-from pipelines.evaluation.store import ChunkStore
+from pipelines.models.fingerprint import decoding_key, key, tokenizer_hash
 
 BASELINES: dict[str, Policy] = {"large": bild.LargeOnly(), "small": bild.SmallOnly()}
 LABELS = {"large": "large alone", "small": "small alone"}

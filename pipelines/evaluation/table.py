@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from statistics import median_low
 from typing import Any
 
+from pipelines.decoding.scoring import HEADLINE
 from pipelines.evaluation.results import Result
-from pipelines.evaluation.scoring import HEADLINE
 
 NOTHING = "–"
 METRIC_TITLES = {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cli import UserError
-from pipelines.training import manifest
+from pipelines.models import manifest
 
 PREFIX = "checkpoint-"
 STATE = "trainer_state.json"

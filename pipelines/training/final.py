@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pipelines.training import manifest
+from pipelines.models import manifest
 from pipelines.training.weights import WRITE_ERRORS, save_model, unwritable
 
 

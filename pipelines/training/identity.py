@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipelines.data.task import Task, fingerprint
-from pipelines.evaluation.fingerprint import model_hash, tokenizer_hash
+from pipelines.models.fingerprint import model_hash, tokenizer_hash
 
 
 def task_identity(task: Task, train: Dataset, validation: Dataset) -> dict[str, Any]:

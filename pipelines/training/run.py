@@ -17,7 +17,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerState
 
 from pipelines.cli import UserError
 from pipelines.data.task import Task
-from pipelines.training import checkpoints, manifest
+from pipelines.models import manifest
+from pipelines.training import checkpoints
 from pipelines.training.build import build_trainer, is_main_process, processes
 from pipelines.training.card import model_card
 from pipelines.training.final import write_final

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +22,9 @@ from transformers import PreTrainedModel, Seq2SeqTrainer, TrainerCallback, Train
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import TrainOutput
 
-from pipelines.training import checkpoints, manifest
+from pipelines.files import replace_folder
+from pipelines.models import manifest
+from pipelines.training import checkpoints
 from pipelines.training.batches import MicroBatches
 from pipelines.training.interrupt import Interrupt, InterruptError
 from pipelines.training.progress import Progress
@@ -144,9 +145,7 @@ class Trainer(Seq2SeqTrainer):
         try:
             self._write_checkpoint(draft)
             if self.args.should_save:
-                if final.exists():  # one that was skipped as incomplete
-                    shutil.rmtree(final)
-                os.replace(draft, final)
+                replace_folder(draft, final)
         except WRITE_ERRORS as error:
             shutil.rmtree(draft, ignore_errors=True)
             raise unwritable(final, error) from error

@@ -13,8 +13,8 @@ from datasets import Dataset
 from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase
 
 import bild
-from pipelines.evaluation import scoring
-from pipelines.evaluation.decode import Decoder, Decoding, decode_rows
+from pipelines.decoding import scoring
+from pipelines.decoding.decode import Decoder, Decoding, decode_rows
 from pipelines.training.loss import IGNORED, TokenLoss
 
 

@@ -14,8 +14,8 @@ from pipelines.alignment.settings import AlignSettings
 from pipelines.cli import CONF, UserError
 from pipelines.data.task import Task
 from pipelines.data.vocabulary import train_tokenizer
-from pipelines.models import LoadedModel
-from pipelines.training import manifest
+from pipelines.models import manifest
+from pipelines.models.loading import LoadedModel
 from tests.bild.models import tiny_t5
 
 SOURCES = ["ein roter Hund", "zwei Katzen im Haus", "der Mann", "sie singt ein Lied", "das alte Auto fährt", "ja"]

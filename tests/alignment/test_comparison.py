@@ -8,8 +8,8 @@ import bild
 from pipelines.alignment import report
 from pipelines.alignment.comparison import Comparison, Examples, Figure, Measured, as_json, figures
 from pipelines.data.vocabulary import train_tokenizer
-from pipelines.evaluation.decode import Decoder, Decoding
-from pipelines.evaluation.scoring import Interval
+from pipelines.decoding.decode import Decoder, Decoding
+from pipelines.decoding.scoring import Interval
 from tests.bild.models import tiny_t5
 
 SOURCES = ["ein roter Hund", "zwei Katzen im Haus", "der Mann", "sie singt ein Lied", "das alte Auto fährt"]

@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines import files
 from pipelines.alignment import shards
 from pipelines.alignment.shards import Plan, ShardFolder
 from pipelines.cli import UserError
-from pipelines.training import manifest
+from pipelines.models import manifest
 
 IDENTITY = {"task.source": "abc", "align.temperature": 0.0}
 
@@ -115,7 +116,7 @@ def test_a_shard_appears_under_its_name_only_when_it_is_whole(tmp_path, monkeypa
         seen.append((shards.pq.read_table(partial).num_rows, final.exists()))
         partial.rename(final)
 
-    monkeypatch.setattr(shards.os, "replace", replace)
+    monkeypatch.setattr(files.os, "replace", replace)
     folder.write(0, [row(0)])
     assert seen == [(1, False)]
     assert folder.finished([0]) == [0]

@@ -14,9 +14,9 @@ from transformers import T5Config, T5ForConditionalGeneration
 import bild
 from pipelines.data.task import Task
 from pipelines.data.vocabulary import train_tokenizer
+from pipelines.decoding.decode import Decoding
+from pipelines.decoding.pair import Pair, describe
 from pipelines.evaluation import provenance, results
-from pipelines.evaluation.decode import Decoding
-from pipelines.evaluation.pair import Pair, describe
 from pipelines.evaluation.run import Evaluated, Settings, describe_task, evaluate
 
 NOUNS = ("Hund", "Katze", "Zug", "Fluss", "Brief", "Garten", "Tisch", "Vogel")

@@ -9,9 +9,9 @@ import torch
 
 import bild
 from pipelines.cli import UserError
-from pipelines.evaluation import decode
-from pipelines.evaluation.decode import Decoder, Decoding, decode_split
-from pipelines.evaluation.store import ChunkStore
+from pipelines.decoding import decode
+from pipelines.decoding.decode import Decoder, Decoding, decode_split
+from pipelines.decoding.store import ChunkStore
 from tests.evaluation.conftest import make_task
 
 POLICY = bild.BigLittle(fallback=0.3, rollback=1.0, draft_length=4)

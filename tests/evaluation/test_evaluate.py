@@ -149,9 +149,9 @@ def test_sampling_is_repeatable(overrides, tmp_path):
     ],
 )
 def test_mistakes_are_one_line_before_any_model_loads(overrides, override, message, monkeypatch):
-    import pipelines.models
+    import pipelines.models.loading
 
-    monkeypatch.setattr(pipelines.models, "load", lambda *a, **k: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(pipelines.models.loading, "load", lambda *a, **k: pytest.fail("a model was loaded"))
     with pytest.raises(UserError) as error:
         evaluated(*overrides, override)
     assert message in str(error.value)

@@ -10,9 +10,9 @@ import torch
 from transformers import AutoModelForSeq2SeqLM
 
 import bild
-from pipelines.evaluation import fingerprint
-from pipelines.evaluation.decode import Decoding
+from pipelines.decoding.decode import Decoding
 from pipelines.evaluation.run import pair_key
+from pipelines.models import fingerprint
 
 POLICY = bild.BigLittle(fallback=0.5)
 DECODING = Decoding(max_new_tokens=8)

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 import bild
 from pipelines import generate
 from pipelines.cli import CONF, UserError
-from pipelines.evaluation import decode
+from pipelines.decoding import decode
 from tests.evaluation.conftest import SOURCES
 
 LINES = [SOURCES[0], "", SOURCES[9], SOURCES[3] + " " + SOURCES[4], "   ", SOURCES[30]]
@@ -96,7 +96,7 @@ def test_other_settings_do_not_take_up_a_killed_run(overrides, source, tmp_path,
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipelines.evaluation.store.write_text", killed)
+    monkeypatch.setattr("pipelines.files.write_text", killed)
     monkeypatch.setattr(bild, "generate", lambda *a, **k: calls.append(len(a[2])) or real(*a, **k))
     for threshold, decoded in (("0.1", [2, 2]), ("0.1", []), ("0.8", [2, 2])):
         calls.clear()

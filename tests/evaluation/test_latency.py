@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import bild
+from pipelines.decoding.decode import Decoder, Decoding
 from pipelines.evaluation import latency
-from pipelines.evaluation.decode import Decoder, Decoding
 
 POLICIES = {"large": bild.LargeOnly(), "small": bild.SmallOnly(), "policy": bild.BigLittle(fallback=0.3)}
 INPUTS = [[5, 6, 7, 1], [8, 1], [9, 5, 1], [6, 9, 1]]

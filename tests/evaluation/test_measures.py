@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipelines.decoding.rows import DecodedRow, kept_tokens
 from pipelines.evaluation import measures
 from pipelines.evaluation.latency import Timing
-from pipelines.evaluation.rows import DecodedRow, kept_tokens
 from tests.evaluation.conftest import stats, token
 
 EOS = [1]

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from pipelines.cli import UserError
-from pipelines.training import final, manifest, report, trainer
+from pipelines.models import manifest
+from pipelines.training import final, report, trainer
 from tests.training import tiny
 
 SERVER = multiprocessing.get_context("forkserver")
@@ -92,7 +93,7 @@ def _die_in_a_file() -> None:
 
 
 def _die_before_the_rename() -> None:
-    trainer.os = _Instead(os, replace=_after(2, os.replace, _die))
+    trainer.replace_folder = _after(2, trainer.replace_folder, _die)
 
 
 def _die_in_the_final_write() -> None:

@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from pipelines.cli import CONF, UserError
-from pipelines.models import Model
+from pipelines.models.loading import Model
 from pipelines.training.settings import TrainSettings
 from tests.training import tiny
 

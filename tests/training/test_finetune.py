@@ -15,7 +15,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from pipelines import finetune
 from pipelines.cli import CONF
-from pipelines.training import checkpoints, manifest
+from pipelines.models import manifest
+from pipelines.training import checkpoints
 from tests.training import tiny
 
 ROOT = CONF.parent

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from pipelines.cli import UserError
-from pipelines.training import checkpoints, manifest
+from pipelines.models import manifest
+from pipelines.training import checkpoints
 from tests.training import child, tiny
 
 STEPS = tiny.SETTINGS.max_steps

@@ -13,7 +13,7 @@ import torch
 from transformers import Adafactor
 
 from pipelines.cli import UserError
-from pipelines.evaluation import scoring
+from pipelines.decoding import scoring
 from pipelines.training import checkpoints, tracking
 from pipelines.training.batches import MicroBatches
 from pipelines.training.build import adafactor, training_arguments

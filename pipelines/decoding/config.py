@@ -13,7 +13,7 @@ from bild.policies.base import Policy
 from bild.sampling import Sampler
 from pipelines.cli import UserError
 from pipelines.data.task import Task
-from pipelines.evaluation.decode import Decoding
+from pipelines.decoding.decode import Decoding
 
 
 def instantiated(config: DictConfig, node: str) -> Any:

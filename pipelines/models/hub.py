@@ -11,7 +11,7 @@ from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
 from pipelines.cli import UserError, first_line
-from pipelines.training import manifest
+from pipelines.models import manifest
 
 CONFIG = "config.json"
 TIMEOUT = 10  # seconds for the hub to answer; the client's own retries would take half a minute to say no

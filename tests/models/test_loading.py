@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines import hub, models
 from pipelines.cli import UserError
-from pipelines.training import manifest
+from pipelines.models import hub, loading, manifest
 from tests.training import tiny
 
 SHAPE = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_heads": 2, "num_layers": 1}
@@ -21,8 +20,8 @@ def save(folder: Path, seal: bool = True, **changes) -> Path:
     return folder
 
 
-def model(tmp_path: Path, **changes) -> models.Model:
-    return models.Model(**{"name": "tiny", "path": str(tmp_path / "pretrained")} | changes)
+def model(tmp_path: Path, **changes) -> loading.Model:
+    return loading.Model(**{"name": "tiny", "path": str(tmp_path / "pretrained")} | changes)
 
 
 @pytest.fixture
@@ -36,24 +35,24 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_best_there_is_for_each_role(here: Path) -> None:
     described, tuned = model(here), here / "checkpoints" / "task" / "tiny"
     for role in ("large", "small"):
-        loaded = models.load(described, "task", role)
+        loaded = loading.load(described, "task", role)
         assert (loaded.path, loaded.model.config.num_layers) == (str(here / "pretrained"), 1)
         assert loaded.note.startswith("tiny: not fine-tuned on task yet, so pre-trained weights from ")
     save(tuned, num_layers=2)
     for role, note in (("large", ""), ("small", ", not aligned")):
-        loaded = models.load(described, "task", role)
+        loaded = loading.load(described, "task", role)
         assert loaded.model.config.num_layers == 2
         assert loaded.note == f"tiny: fine-tuned checkpoint checkpoints/task/tiny{note}"
     save(tuned.with_name("tiny-aligned"), num_layers=3)
-    layers = [models.load(described, "task", role).model.config.num_layers for role in ("finetune", "large", "small")]
+    layers = [loading.load(described, "task", role).model.config.num_layers for role in ("finetune", "large", "small")]
     assert layers == [1, 2, 3]
-    assert models.load(model(here, aligned=False), "task", "small").model.config.num_layers == 2
-    assert models.load(described, "other", "small").model.config.num_layers == 1
+    assert loading.load(model(here, aligned=False), "task", "small").model.config.num_layers == 2
+    assert loading.load(described, "other", "small").model.config.num_layers == 1
 
 
 def test_an_unfinished_checkpoint_is_not_used(here: Path) -> None:
     save(here / "checkpoints" / "task" / "tiny", seal=False, num_layers=2)
-    assert models.load(model(here), "task", "large").model.config.num_layers == 1
+    assert loading.load(model(here), "task", "large").model.config.num_layers == 1
 
 
 def test_a_damaged_checkpoint_is_an_error_and_not_replaced(here: Path) -> None:
@@ -61,18 +60,18 @@ def test_a_damaged_checkpoint_is_an_error_and_not_replaced(here: Path) -> None:
     with (tuned / "model.safetensors").open("ab") as stream:
         stream.write(b"x")
     with pytest.raises(UserError, match=r"checkpoints/task/tiny: not a whole checkpoint, model\.safetensors has"):
-        models.load(model(here), "task", "large")
+        loading.load(model(here), "task", "large")
 
 
 def test_aligned_true_demands_the_aligned_one(here: Path) -> None:
     with pytest.raises(UserError, match=r"small\.aligned=true: there is no finished checkpoint"):
-        models.load(model(here, aligned=True), "task", "small")
+        loading.load(model(here, aligned=True), "task", "small")
 
 
 def test_new_weights_are_the_seed_s(here: Path) -> None:
     described = model(here, init="scratch", architecture=SHAPE, vocabulary_size=300)
     texts = [*tiny.WORDS] * 20
-    one, same, other = (models.load(described, "task", "finetune", texts, seed) for seed in (1, 1, 2))
+    one, same, other = (loading.load(described, "task", "finetune", texts, seed) for seed in (1, 1, 2))
     assert torch.equal(one.model.shared.weight, same.model.shared.weight)
     assert not torch.equal(one.model.shared.weight, other.model.shared.weight)
     assert one.tokenizer.get_vocab() == same.tokenizer.get_vocab()
@@ -80,18 +79,18 @@ def test_new_weights_are_the_seed_s(here: Path) -> None:
     assert not one.model.training
 
 
-@pytest.mark.parametrize("role", models.ROLES)
+@pytest.mark.parametrize("role", loading.ROLES)
 def test_weights_stored_in_bfloat16_are_loaded_in_float32(here: Path, role: str) -> None:
     tiny.new_model().bfloat16().save_pretrained(here / "halved")
     described = model(here, path="halved", tokenizer=str(here / "pretrained"))
-    assert models.load(described, "task", role).model.dtype == torch.float32
+    assert loading.load(described, "task", role).model.dtype == torch.float32
 
 
 def test_the_tokenizer_may_lie_elsewhere(here: Path) -> None:
     tiny.new_model().save_pretrained(here / "bare")
     with pytest.raises(UserError, match=r"bare: its tokenizer has \d+ tokens, but the model \d+; .*model\.tokenizer"):
-        models.load(model(here, path=str(here / "bare")), "task", "large")
-    loaded = models.load(model(here, path=str(here / "bare"), tokenizer=str(here / "pretrained")), "task", "large")
+        loading.load(model(here, path=str(here / "bare")), "task", "large")
+    loaded = loading.load(model(here, path=str(here / "bare"), tokenizer=str(here / "pretrained")), "task", "large")
     assert loaded.tokenizer.get_vocab() == tiny.TOKENIZER.get_vocab()
 
 
@@ -109,7 +108,7 @@ def test_the_tokenizer_may_lie_elsewhere(here: Path) -> None:
 def test_what_is_not_there_is_one_line(path, told, here) -> None:
     (here / "empty").mkdir()
     with pytest.raises(UserError, match=told) as caught:
-        models.load(model(here, path=path), "task", "finetune")
+        loading.load(model(here, path=path), "task", "finetune")
     assert "\n" not in str(caught.value)
 
 
@@ -143,7 +142,7 @@ def test_weights_that_are_a_pickle_are_not_read(here: Path) -> None:
     tiny.new_model().config.save_pretrained(folder)
     torch.save(tiny.new_model().state_dict(), folder / "pytorch_model.bin")
     with pytest.raises(UserError, match="safetensors"):
-        models.load(model(here, path=str(folder)), "task", "large")
+        loading.load(model(here, path=str(folder)), "task", "large")
 
 
 @pytest.mark.parametrize(

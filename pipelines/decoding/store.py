@@ -6,7 +6,6 @@ everything that decides what is decoded, which is its folder's name.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -16,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import bild
-from pipelines.evaluation.rows import DecodedRow, kept_tokens
+from pipelines.decoding.rows import DecodedRow, kept_tokens
+from pipelines.files import replacing
 
 STATS = tuple(field.name for field in fields(bild.RowStats))
 TRACE = pa.list_(
@@ -67,19 +67,9 @@ class ChunkStore:
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """Write a Parquet file under another name, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    pq.write_table(table, temporary, compression="zstd")
-    os.replace(temporary, path)
-
-
-def write_text(text: str, path: Path) -> None:
-    """Write a text file under another name, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    """Write a Parquet file, whole or not at all."""
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def _to_record(row: int, decoded: DecodedRow) -> dict[str, Any]:

@@ -20,8 +20,8 @@ import bild
 from bild.policies.base import Policy
 from pipelines.cli import UserError
 from pipelines.data.task import Task
-from pipelines.evaluation.rows import DecodedRow, kept_tokens
-from pipelines.evaluation.store import ChunkStore
+from pipelines.decoding.rows import DecodedRow, kept_tokens
+from pipelines.decoding.store import ChunkStore
 
 CHUNK = 64  # rows, rounded up to whole batches: what a killed run loses at most
 

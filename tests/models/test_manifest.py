@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.training import manifest
+from pipelines.models import manifest
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ from transformers import (
 
 from pipelines.cli import UserError, first_line
 from pipelines.data.vocabulary import train_tokenizer
-from pipelines.hub import locate
-from pipelines.training import manifest
+from pipelines.models import manifest
+from pipelines.models.hub import locate
 
 CHECKPOINTS = Path("checkpoints")
 ELSEWHERE = "if the right one lies elsewhere, say where with model.tokenizer (google/mt5-small for any mT5)"

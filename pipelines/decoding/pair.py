@@ -16,9 +16,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from bild.checks import as_ids
 from pipelines.cli import UserError
-from pipelines.evaluation.config import instantiated
-from pipelines.evaluation.fingerprint import model_hash
-from pipelines.evaluation.provenance import ROOT
+from pipelines.decoding.config import instantiated
+from pipelines.files import ROOT
+from pipelines.models.fingerprint import model_hash
 
 # float16 is missing on purpose: it overflows in nearly every T5.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -65,7 +65,7 @@ def load_pair(config: DictConfig, task_name: str, roles: Sequence[str] = ("large
     Raises:
         UserError: a model that cannot be loaded, an unknown device or dtype, or two tokenizers.
     """
-    from pipelines.models import load
+    from pipelines.models.loading import load
 
     disable_progress_bar()
     device = chosen_device(config.device)

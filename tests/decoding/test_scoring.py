@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from pipelines.evaluation import scoring
+from pipelines.decoding import scoring
 
 WORDS = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat", "today", "3.5", "it's"]), max_size=9)
 TEXTS = st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=6)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from pipelines.files import sync, write_json
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -31,8 +32,7 @@ def write(folder: str | Path, names: Iterable[str] | None = None, **about: Any) 
     folder = Path(folder)
     members = _members(folder) if names is None else [folder / name for name in sorted(names)]
     files = {path.name: _describe(path) for path in members}
-    write_json(folder / NAME, {"format": FORMAT, **about, "files": files})
-    _sync(folder)
+    write_json({"format": FORMAT, **about, "files": files}, folder / NAME)
 
 
 def read(folder: str | Path) -> dict[str, Any]:
@@ -108,30 +108,10 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:12] + "..."
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the whole new one, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
-        json.dump(value, stream, indent=2, ensure_ascii=False)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
-
-
 def _members(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_file() and p.name != NAME and not p.name.startswith("."))
 
 
 def _describe(path: Path) -> dict[str, Any]:
-    _sync(path)
+    sync(path)
     return {"size": path.stat().st_size, "sha256": sha256(path)}
-
-
-def _sync(path: Path) -> None:
-    """Have the disk keep a file, or a folder's list of names, before anything relies on it."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
