@@ -69,11 +69,13 @@ def sync(path: Path) -> None:
 def sole_writer(folder: Path) -> Iterator[None]:
     """Hold a folder for the length of the block; the lock goes with the process, however it ends.
 
+    A process may hold a folder several times over: a run holds it early, what the run is made of holds it again.
+
     Raises:
         UserError: another run holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", blocking=False)
+    lock = FileLock(folder / ".lock", blocking=False, is_singleton=True)  # one per folder, counted
     try:
         lock.acquire()
     except Timeout as error:

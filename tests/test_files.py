@@ -1,0 +1,39 @@
+"""Folders that one run at a time writes."""
+
+import subprocess
+import sys
+
+import pytest
+
+from pipelines.cli import UserError
+from pipelines.files import sole_writer
+
+HOLD = "import sys; from pathlib import Path; from pipelines.files import sole_writer\n"
+HOLD += "with sole_writer(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+
+
+def test_another_process_is_refused_until_the_first_one_is_gone(tmp_path):
+    folder = tmp_path / "out"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="out: another run is writing there now; wait until it ends"):
+            with sole_writer(folder):
+                pass
+        other.kill()
+    with sole_writer(folder):
+        pass
+
+
+def test_the_same_process_may_hold_a_folder_twice_and_keeps_it_until_the_outer_end(tmp_path):
+    attempt = [sys.executable, "-c", HOLD, str(tmp_path)]
+
+    def other():
+        return subprocess.run(attempt, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+    with sole_writer(tmp_path):
+        with sole_writer(tmp_path / "." / ""):
+            pass
+        assert "another run is writing there now" in other().stderr
+    assert other().returncode == 0
