@@ -47,8 +47,8 @@ def generate(
     greedy), ``top_k`` >= 1, ``top_p`` in (0, 1]; ``generator`` is one generator (which gives one seed per row) or one
     per row. Token ids, minimum lengths and repetition fields come from ``generation_config``, and where it leaves them
     open from the large model's own; sampling fields and the maximum length only from arguments. ``streamer`` as in
-    transformers, for a batch of one: it gets what each round settles. ``engine``: "hf" (transformers' own forward) or
-    "auto".
+    transformers, for a batch of one: it gets what each round settles. ``engine``: see
+    ``bild.engine.make_runner``.
 
     Returns a ``DecodeOutput``. Raises ValueError on bad input before any work, and at the first NaN logits, naming the
     model and the step.
@@ -112,7 +112,8 @@ def decode(
     checks.check_lengths(max_new_tokens, prompt.shape[1], models)
     if streamer is not None and len(prompt) > 1:
         raise ValueError(f"a streamer shows one row, the batch holds {len(prompt)}; decode the rows one by one")
-    runners = {name: make_runner(model, engine) for name, model in models.items()}
+    max_length = prompt.shape[1] + max_new_tokens
+    runners = {name: make_runner(model, engine, max_length) for name, model in models.items()}
     request = Request(
         prompt=prompt,
         max_new_tokens=max_new_tokens,

@@ -5,18 +5,37 @@ from __future__ import annotations
 from transformers import PreTrainedModel
 
 from bild.engine.hf import HuggingFaceRunner
+from bild.engine.prepared import t5_decoder, why_not_t5
 from bild.engine.runner import Runner
+from bild.engine.t5 import T5Runner
 
-ENGINES = ("auto", "hf")
+ENGINES = ("auto", "hf", "static", "static+int8")
 
 
-def make_runner(model: PreTrainedModel, engine: str) -> Runner:
-    """The runner that ``engine`` names. Raises ValueError on a name that does not exist."""
+def make_runner(model: PreTrainedModel, engine: str, max_length: int) -> Runner:
+    """The runner that ``engine`` names, for rows of at most ``max_length`` decoder tokens.
+
+    "hf" is transformers' own forward, for any encoder-decoder; "static" this package's step for T5 and mT5;
+    "static+int8" the same with 8-bit products, on the CPU; "auto" is "static" where it serves the model, else "hf".
+
+    Raises:
+        ValueError: no such engine, or it does not serve this model.
+    """
     check_engine(engine)
-    return HuggingFaceRunner(model)
+    reason = why_not_t5(model)
+    if engine == "hf" or (engine == "auto" and reason is not None):
+        return HuggingFaceRunner(model)
+    if reason is not None:
+        raise ValueError(f"engine={engine!r} cannot run this model: {reason}; use engine='hf'")
+    int8 = engine == "static+int8"
+    if int8 and model.device.type != "cpu":
+        raise ValueError(f"engine={engine!r} runs on the CPU, the model is on {model.device}; use engine='static'")
+    return T5Runner(model, t5_decoder(model, int8=int8), max_length)
 
 
 def check_engine(engine: str) -> None:
     """Raise ValueError on an engine that does not exist."""
     if engine not in ENGINES:
-        raise ValueError(f"engine={engine!r} does not exist; use {' or '.join(map(repr, ENGINES))}")
+        raise ValueError(
+            f"engine={engine!r} does not exist; use {', '.join(map(repr, ENGINES[:-1]))} or {ENGINES[-1]!r}"
+        )

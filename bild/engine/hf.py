@@ -16,6 +16,8 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
+from bild.engine.encoder import encode
+
 
 @dataclass
 class _Lane:
@@ -70,11 +72,7 @@ class HuggingFaceRunner:
         return int(self._model.get_output_embeddings().weight.shape[0])
 
     def prefill(self, **encoder_inputs: Any) -> None:
-        encoder_outputs = encoder_inputs.pop("encoder_outputs", None)
-        mask = encoder_inputs.get("attention_mask")
-        if encoder_outputs is None:
-            encoder_outputs = self._model.get_encoder()(**encoder_inputs, return_dict=True)
-        hidden = encoder_outputs.last_hidden_state
+        hidden, mask = encode(self._model, encoder_inputs)
         # Without a config the caches grow layer by layer: T5 sizes them from num_layers, which is the encoder's depth.
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         self._lanes = [_Lane(list(range(hidden.shape[0])), 0, hidden, mask, cache)]

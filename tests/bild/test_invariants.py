@@ -257,16 +257,6 @@ def test_the_same_call_gives_the_same_answer_and_leaves_the_models_alone():
     assert all(map(torch.equal, before, itertools.chain(large.parameters(), small.parameters())))
 
 
-def test_the_engine_auto_is_hf():
-    large, small = pair(3)
-    ids, mask = sources(3, LENGTHS)
-    outs = [
-        bild.generate(large, small, ids, attention_mask=mask, policy=MIXED[0], max_new_tokens=6, engine=engine)
-        for engine in ("auto", "hf")
-    ]
-    assert outs[0].sequences.equal(outs[1].sequences)
-
-
 class Collector:
     """A streamer as transformers has them: the prompt first, then tokens, then the end."""
 

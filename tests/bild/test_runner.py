@@ -1,4 +1,4 @@
-"""The runner over transformers' forward against a fresh full forward, for random programs of extend and rollback."""
+"""Every runner against a fresh full forward of transformers, for random programs of extend and rollback."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from transformers import BartConfig, BartForConditionalGeneration
 
 from bild.engine import make_runner
 from bild.engine.hf import HuggingFaceRunner
+from bild.engine.t5 import T5Runner
 from tests.bild.models import VOCAB, pair, sources, tiny_t5
 
 LENGTHS = [6, 1, 4]
@@ -46,11 +47,11 @@ def fresh(model, ids: torch.Tensor, tokens: list[int]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def play(model, seed: int, steps: int) -> None:
+def play(model, engine: str, seed: int, steps: int) -> None:
     """A random program: every row extends by its own width or rolls back to its own length, and is checked."""
     dice = random.Random(seed)
     ids, mask = sources(seed, LENGTHS)
-    runner = HuggingFaceRunner(model)
+    runner = make_runner(model, engine, 100)
     runner.prefill(input_ids=ids, attention_mask=mask)
     held: list[list[int]] = [[] for _ in LENGTHS]
     for _ in range(steps):
@@ -72,24 +73,33 @@ def play(model, seed: int, steps: int) -> None:
         assert runner.lengths.tolist() == [len(tokens) for tokens in held]
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_every_program_equals_a_fresh_forward(name):
+PAIRINGS = [(name, engine) for name in MODELS for engine in ("hf", "static") if (name, engine) != ("bart", "static")]
+
+
+@pytest.fixture(params=["hf", "static"])
+def engine(request) -> str:
+    return request.param
+
+
+@pytest.mark.parametrize(("name", "engine"), PAIRINGS, ids=map(" ".join, PAIRINGS))
+def test_every_program_equals_a_fresh_forward(name, engine):
     for seed in range(3):
-        play(MODELS[name], seed, steps=7)
+        play(MODELS[name], engine, seed, steps=7)
 
 
 @settings(deadline=None, max_examples=8, derandomize=True)
 @given(seed=st.integers(0, 100_000), steps=st.integers(1, 12))
 def test_any_program_equals_a_fresh_forward(seed, steps):
-    play(MODELS["t5"], seed, steps)
+    for engine in ("hf", "static"):
+        play(MODELS["t5"], engine, seed, steps)
 
 
 @torch.no_grad()
-def test_rollback_then_decode_is_a_fresh_prefill():
+def test_rollback_then_decode_is_a_fresh_prefill(engine):
     model = MODELS["t5"]
     ids, mask = sources(9, LENGTHS)
     tokens = torch.randint(1, VOCAB, (3, 6), generator=torch.Generator().manual_seed(0))
-    used, new = HuggingFaceRunner(model), HuggingFaceRunner(model)
+    used, new = make_runner(model, engine, 100), make_runner(model, engine, 100)
     for runner in (used, new):
         runner.prefill(input_ids=ids, attention_mask=mask)
     used.extend(tokens, torch.tensor([6, 5, 2]))
@@ -103,10 +113,10 @@ def test_rollback_then_decode_is_a_fresh_prefill():
 
 
 @torch.no_grad()
-def test_prefill_forgets_everything():
+def test_prefill_forgets_everything(engine):
     model = MODELS["t5"]
     ids, mask = sources(9, LENGTHS)
-    runner = HuggingFaceRunner(model)
+    runner = make_runner(model, engine, 100)
     runner.prefill(input_ids=ids, attention_mask=mask)
     runner.extend(torch.full((3, 2), 5), torch.tensor([2, 1, 0]))
     other, _ = sources(10, [5, 5])
@@ -117,10 +127,10 @@ def test_prefill_forgets_everything():
 
 
 @torch.no_grad()
-def test_a_row_of_width_zero_is_left_alone():
+def test_a_row_of_width_zero_is_left_alone(engine):
     model = MODELS["t5"]
     ids, mask = sources(9, LENGTHS)
-    runner = HuggingFaceRunner(model)
+    runner = make_runner(model, engine, 100)
     runner.prefill(input_ids=ids, attention_mask=mask)
     first = runner.extend(torch.tensor([[0], [0], [0]]), torch.tensor([1, 1, 1]))
     runner.extend(torch.tensor([[7], [8], [9]]), torch.tensor([1, 0, 1]))
@@ -130,23 +140,29 @@ def test_a_row_of_width_zero_is_left_alone():
 
 
 @torch.no_grad()
-def test_given_encoder_outputs_are_used_and_not_computed_again(monkeypatch):
+def test_given_encoder_outputs_are_used_and_not_computed_again(monkeypatch, engine):
     model = MODELS["t5"]
     ids, _ = sources(9, [4])
     encoded = model.get_encoder()(ids)
     expected = fresh(model, ids, [0, 5])
     monkeypatch.setattr(model.encoder, "forward", lambda *args, **kwargs: pytest.fail("the encoder ran again"))
-    runner = HuggingFaceRunner(model)
+    runner = make_runner(model, engine, 100)
     runner.prefill(encoder_outputs=encoded, attention_mask=None)
     logits = runner.extend(torch.tensor([[0, 5]]), torch.tensor([2]))
     torch.testing.assert_close(logits[0], expected, rtol=1e-9, atol=1e-9)
 
 
-def test_the_vocabulary_is_the_width_of_the_head():
-    assert HuggingFaceRunner(tiny_t5(1, vocab=9)).vocab_size == 9
+def test_the_vocabulary_is_the_width_of_the_head(engine):
+    assert make_runner(tiny_t5(1, vocab=9), engine, 100).vocab_size == 9
+
+
+def test_auto_is_static_where_it_serves():
+    assert isinstance(make_runner(MODELS["t5"], "auto", 100), T5Runner)
+    assert isinstance(make_runner(MODELS["bart"], "auto", 100), HuggingFaceRunner)
 
 
 def test_a_wrong_engine_is_refused_by_name():
-    assert isinstance(make_runner(MODELS["t5"], "auto"), HuggingFaceRunner)
-    with pytest.raises(ValueError, match="engine='fast' does not exist; use 'auto' or 'hf'"):
-        make_runner(MODELS["t5"], "fast")
+    with pytest.raises(ValueError, match=r"engine='fast' does not exist; use 'auto', .* or 'static\+int8'"):
+        make_runner(MODELS["t5"], "fast", 100)
+    with pytest.raises(ValueError, match="engine='static' cannot run this model: .* BartFor.*; use engine='hf'"):
+        make_runner(MODELS["bart"], "static", 100)

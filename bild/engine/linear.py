@@ -1,0 +1,114 @@
+"""Matrix products with weights that are prepared once: as they are, packed for oneDNN, or int8.
+
+Knows torch's operators and nothing of models. The packed and int8 operators are torch's own but not public, so each has
+a plain twin that serves where they are missing.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+INT8_LIMIT = 127
+
+
+class Linear(Protocol):
+    """A product with a fixed (O, I) matrix."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(N, I) to (N, O), in the dtype of ``x``."""
+
+
+class PlainLinear:
+    """The weights as they are. torch may rearrange them for the processor at every call with more than one row."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = weight
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x, self._weight)
+
+
+class PackedLinear:
+    """A copy of the weights in the layout that oneDNN reads fastest, made once."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), 1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, None, "none", [], "")
+        return product
+
+
+class Int8Linear:
+    """int8 weights with one scale per output channel, activations rounded to int8 with one scale per row.
+
+    The sums are exact integers and a row's scale depends on the row alone, so a row's result is bitwise the same at
+    any batch and width. Without the processor's 8-bit dot product (VNNI) activations keep 7 bits: the older
+    instruction adds two products in 16 bits, which two 8-bit ones can overflow.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight_scale = channel_scales(weight)
+        quantized = quantize_rows(weight.float(), self._weight_scale.unsqueeze(-1), INT8_LIMIT).to(torch.int8)
+        self._limit = INT8_LIMIT if torch.cpu._is_vnni_supported() else INT8_LIMIT // 2
+        self._zero_point = self._limit + 1
+        self._zero_points = torch.zeros(len(weight), dtype=torch.int32)
+        self._packed = torch.ops.onednn.qlinear_prepack(quantized, None)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        scale = row_scales(x, self._limit)
+        rounded = (x / scale).round_().add_(self._zero_point).to(torch.uint8)
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(
+            rounded, 1.0, self._zero_point, self._packed, self._weight_scale, self._zero_points, None, 1.0, 0,
+            torch.float32, "none", [], "",
+        )  # fmt: skip
+        return product.mul_(scale).to(x.dtype)
+
+
+class ExactInt8Linear:
+    """The slow twin of ``Int8Linear``: the same integers, summed exactly in float64."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight_scale = channel_scales(weight)
+        self._quantized = quantize_rows(weight.float(), self._weight_scale.unsqueeze(-1), INT8_LIMIT).double()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        scale = row_scales(x, INT8_LIMIT)
+        sums = F.linear((x / scale).round().double(), self._quantized)
+        return (sums.float() * self._weight_scale * scale).to(x.dtype)
+
+
+def channel_scales(weight: Tensor) -> Tensor:
+    """(O, I) to (O,) float32: what one int8 unit of each output channel is worth. A channel of zeros gets 1."""
+    largest = weight.detach().float().abs().amax(-1)
+    return torch.where(largest > 0, largest / INT8_LIMIT, 1.0)
+
+
+def row_scales(x: Tensor, limit: int) -> Tensor:
+    """(N, I) to (N, 1) float32: what one unit of each row's rounded activations is worth, never zero."""
+    return x.float().abs().amax(-1, keepdim=True).div_(limit).clamp_min_(torch.finfo(torch.float32).tiny)
+
+
+def quantize_rows(x: Tensor, scale: Tensor, limit: int) -> Tensor:
+    """``x`` in whole units of ``scale``, within plus and minus ``limit``."""
+    return (x.detach() / scale).round().clamp(-limit, limit)
+
+
+def make_linear(weight: Tensor, *, int8: bool) -> Linear:
+    """The fastest product with ``weight`` (O, I) that this machine has for its device and dtype."""
+    weight = weight.detach()
+    if int8:
+        return Int8Linear(weight) if _has_onednn("onednn", "qlinear_pointwise") else ExactInt8Linear(weight)
+    packs = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16)
+    if packs and _has_onednn("mkldnn", "_linear_pointwise"):
+        return PackedLinear(weight)
+    return PlainLinear(weight)
+
+
+def _has_onednn(namespace: str, operator: str) -> bool:
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return bool(available) and hasattr(getattr(torch.ops, namespace), operator)
