@@ -27,6 +27,11 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, such as "1 row" and "2,000 rows"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def fail(message: str) -> None:
     """Print one line on standard error and leave with status 2."""
     print("error: " + " ".join(message.split()), file=sys.stderr)

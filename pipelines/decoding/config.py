@@ -42,11 +42,9 @@ def decoding(config: DictConfig, task: Task, policy: Policy) -> Decoding:
     length = task.target_length if config.max_new_tokens is None else config.max_new_tokens
     if not isinstance(length, int) or length < 1:
         raise UserError(f"max_new_tokens={length}: must be a whole number of at least 1, or null for the task's length")
-    if not isinstance(config.seed, int) or isinstance(config.seed, bool) or config.seed < 0:
-        raise UserError(f"seed={config.seed}: must be a whole number of at least 0")
+    check_seed_and_engine(config)
     fields = {name: config[name] for name in ("do_sample", "temperature", "top_k", "top_p")}
     try:
-        check_engine(config.engine)
         policy.check(greedy=Sampler(**fields).greedy)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
@@ -56,3 +54,13 @@ def decoding(config: DictConfig, task: Task, policy: Policy) -> Decoding:
         seed=config.seed,
         engine=config.engine,
     )
+
+
+def check_seed_and_engine(config: DictConfig) -> None:
+    """Raise ``UserError`` unless ``seed`` and ``engine`` are such that a decoder can be made of them."""
+    if not isinstance(config.seed, int) or isinstance(config.seed, bool) or config.seed < 0:
+        raise UserError(f"seed={config.seed}: must be a whole number of at least 0")
+    try:
+        check_engine(config.engine)
+    except ValueError as error:
+        raise UserError(str(error)) from error
