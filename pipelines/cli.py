@@ -27,6 +27,19 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def check_whole(key: str, value: object, least: int = 1, null: str | None = None) -> None:
+    """Raise ``UserError`` unless a key's value is a whole number of at least ``least``.
+
+    Args:
+        null: what null stands for, such as "all rows"; None where null is no value.
+    """
+    if value is None and null is not None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        hint = "" if null is None else f", or null for {null}"
+        raise UserError(f"{key}={value}: must be a whole number of at least {least}{hint}")
+
+
 def counted(number: int, noun: str) -> str:
     """A number with its noun, such as "1 row" and "2,000 rows"."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.cli import UserError
+from pipelines.cli import UserError, check_whole
 
 INITS = ("finetuned", "pretrained")
 
@@ -29,11 +29,11 @@ class AlignSettings:
     def __post_init__(self) -> None:
         if self.init not in INITS:
             raise UserError(f"align.init={self.init}: choose one of {', '.join(INITS)}")
-        for name in ("generation_max_length", "samples", "shard_rows", "report_limit"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"align.{name}={value}: needs at least 1")
-        if not 0 <= self.temperature < math.inf:
+        check_whole("align.generation_max_length", self.generation_max_length, null="the task's target_length")
+        check_whole("align.samples", self.samples)
+        check_whole("align.shard_rows", self.shard_rows)
+        check_whole("align.report_limit", self.report_limit, null="all validation examples")
+        if not isinstance(self.temperature, (int, float)) or not 0 <= self.temperature < math.inf:
             raise UserError(f"align.temperature={self.temperature}: give a number from 0 (greedy) up")
         if self.samples > 1 and self.temperature == 0:
             raise UserError(

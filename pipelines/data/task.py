@@ -12,7 +12,7 @@ from typing import Protocol
 
 from datasets import Dataset
 
-from pipelines.cli import UserError
+from pipelines.cli import UserError, check_whole
 from pipelines.data import files
 
 SPLITS = ("train", "validation", "test")
@@ -53,8 +53,7 @@ class Task:
         if self.metric not in METRICS:
             raise UserError(f"task.metric={self.metric}: choose one of {', '.join(METRICS)}")
         for name in ("source_length", "target_length"):
-            if getattr(self, name) < 2:
-                raise UserError(f"task.{name}={getattr(self, name)}: needs at least 2 tokens, one of them is EOS")
+            check_whole(f"task.{name}", getattr(self, name), least=2)  # one token and EOS
         for split in self.data_files:
             check_split(split, "task.data_files")
 
@@ -69,8 +68,7 @@ class Task:
             UserError: unknown split, missing file or column, empty or malformed row, or a hub out of reach.
         """
         check_split(split, "split")
-        if limit is not None and limit < 1:
-            raise UserError(f"limit={limit}: needs at least 1 row; leave it out for the whole split")
+        check_whole("limit", limit, null="the whole split")
         columns = (self.source_column, self.target_column)
         if not any(self.data_files.values()):
             return self.origin.load(split, columns, limit)

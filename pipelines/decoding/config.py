@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from bild.engine import check_engine
 from bild.policies.base import Policy
 from bild.sampling import Sampler
-from pipelines.cli import UserError
+from pipelines.cli import UserError, check_whole
 from pipelines.data.task import Task
 from pipelines.decoding.decode import Decoding
 
@@ -40,8 +40,7 @@ def decoding(config: DictConfig, task: Task, policy: Policy) -> Decoding:
         UserError: a value out of range, or sampling with a policy that is greedy only; known before any model loads.
     """
     length = task.target_length if config.max_new_tokens is None else config.max_new_tokens
-    if not isinstance(length, int) or length < 1:
-        raise UserError(f"max_new_tokens={length}: must be a whole number of at least 1, or null for the task's length")
+    check_whole("max_new_tokens", length, null="the task's length")
     check_seed_and_engine(config)
     fields = {name: config[name] for name in ("do_sample", "temperature", "top_k", "top_p")}
     try:
@@ -58,8 +57,7 @@ def decoding(config: DictConfig, task: Task, policy: Policy) -> Decoding:
 
 def check_seed_and_engine(config: DictConfig) -> None:
     """Raise ``UserError`` unless ``seed`` and ``engine`` are such that a decoder can be made of them."""
-    if not isinstance(config.seed, int) or isinstance(config.seed, bool) or config.seed < 0:
-        raise UserError(f"seed={config.seed}: must be a whole number of at least 0")
+    check_whole("seed", config.seed, least=0)
     try:
         check_engine(config.engine)
     except ValueError as error:
