@@ -36,6 +36,5 @@ def make_runner(model: PreTrainedModel, engine: str, max_length: int) -> Runner:
 def check_engine(engine: str) -> None:
     """Raise ValueError on an engine that does not exist."""
     if engine not in ENGINES:
-        raise ValueError(
-            f"engine={engine!r} does not exist; use {', '.join(map(repr, ENGINES[:-1]))} or {ENGINES[-1]!r}"
-        )
+        *others, last = map(repr, ENGINES)
+        raise ValueError(f"engine={engine!r} does not exist; use {', '.join(others)} or {last}")

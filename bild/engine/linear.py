@@ -47,14 +47,13 @@ class Int8Linear:
     """int8 weights with one scale per output channel, activations rounded to int8 with one scale per row.
 
     The sums are exact integers and a row's scale depends on the row alone, so a row's result is bitwise the same at
-    any batch and width. Without the processor's 8-bit dot product (VNNI) activations keep 7 bits: the older
-    instruction adds two products in 16 bits, which two 8-bit ones can overflow.
+    any batch and width.
     """
 
     def __init__(self, weight: Tensor) -> None:
         self._weight_scale = channel_scales(weight)
         quantized = quantize_rows(weight.float(), self._weight_scale.unsqueeze(-1), INT8_LIMIT).to(torch.int8)
-        self._limit = INT8_LIMIT if torch.cpu._is_vnni_supported() else INT8_LIMIT // 2
+        self._limit = activation_limit()
         self._zero_point = self._limit + 1
         self._zero_points = torch.zeros(len(weight), dtype=torch.int32)
         self._packed = torch.ops.onednn.qlinear_prepack(quantized, None)
@@ -73,13 +72,20 @@ class ExactInt8Linear:
     """The slow twin of ``Int8Linear``: the same integers, summed exactly in float64."""
 
     def __init__(self, weight: Tensor) -> None:
+        self._limit = activation_limit()
         self._weight_scale = channel_scales(weight)
         self._quantized = quantize_rows(weight.float(), self._weight_scale.unsqueeze(-1), INT8_LIMIT).double()
 
     def __call__(self, x: Tensor) -> Tensor:
-        scale = row_scales(x, INT8_LIMIT)
+        scale = row_scales(x, self._limit)
         sums = F.linear((x / scale).round().double(), self._quantized)
         return (sums.float() * self._weight_scale * scale).to(x.dtype)
+
+
+def activation_limit() -> int:
+    """The largest rounded activation. Without the processor's 8-bit dot product (VNNI) they keep 7 bits: the older
+    instruction adds two products in 16 bits, which two of 8 bits can overflow."""
+    return INT8_LIMIT if torch.cpu._is_vnni_supported() else INT8_LIMIT // 2
 
 
 def channel_scales(weight: Tensor) -> Tensor:

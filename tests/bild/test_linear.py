@@ -1,0 +1,86 @@
+"""The prepared products: packed is plain, int8 is exact integer arithmetic that no neighbour disturbs."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bild.engine import linear
+from bild.engine.linear import ExactInt8Linear, Int8Linear, PackedLinear, PlainLinear, make_linear
+
+SHAPES = [(64, 24), (7, 5), (1, 1), (300, 1000), (2000, 64)]
+
+
+def weights(shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    # Channels of very different size: one scale for all of them would destroy the small ones.
+    return torch.randn(shape, generator=generator) * 10 ** torch.linspace(-3, 1, shape[0]).unsqueeze(-1)
+
+
+def rows(count, width, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, width, generator=generator) * 10 ** torch.linspace(-2, 3, count).unsqueeze(-1)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("count", [1, 2, 8, 33])
+def test_packed_is_plain(shape, count):
+    weight, x = weights(shape), rows(count, shape[1])
+    expected = PlainLinear(weight.double())(x.double())
+    torch.testing.assert_close(PackedLinear(weight)(x).double(), expected, rtol=1e-5, atol=1e-5 * expected.abs().max())
+
+
+def test_packed_keeps_its_own_copy_and_bfloat16():
+    weight = weights((64, 24)).bfloat16()
+    x = rows(3, 24).bfloat16()
+    packed = PackedLinear(weight)
+    expected = PlainLinear(weight.clone())(x)
+    weight.zero_()
+    assert packed(x).dtype == torch.bfloat16
+    torch.testing.assert_close(packed(x).float(), expected.float(), rtol=0.02, atol=0.02 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("vnni", [True, False])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_int8_is_its_exact_twin(shape, vnni, monkeypatch):
+    if vnni and not torch.cpu._is_vnni_supported():
+        vnni = False  # such a processor would overflow, which is why it never gets 8 bits
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
+    weight, x = weights(shape), rows(9, shape[1])
+    fast, exact = Int8Linear(weight)(x), ExactInt8Linear(weight)(x)
+    torch.testing.assert_close(fast, exact, rtol=1e-6, atol=0)
+    error = (fast - PlainLinear(weight)(x)).abs() / (x.norm(dim=-1, keepdim=True) * weight.norm(dim=-1))
+    assert float(error.max()) < (0.01 if vnni else 0.02)
+
+
+@pytest.mark.parametrize("limit", [127, 63])
+def test_int8_does_not_overflow(limit, monkeypatch):
+    monkeypatch.setattr(linear, "activation_limit", lambda: min(limit, 127 if torch.cpu._is_vnni_supported() else 63))
+    weight, x = torch.ones(8, 4096), torch.ones(3, 4096)
+    x[1] *= -1
+    torch.testing.assert_close(Int8Linear(weight)(x), x @ weight.T, rtol=1e-6, atol=0)
+
+
+@settings(deadline=None, max_examples=30, derandomize=True)
+@given(count=st.integers(1, 40), row=st.integers(0, 39), seed=st.integers(0, 1000), shape=st.sampled_from(SHAPES))
+def test_an_int8_row_is_bitwise_the_same_among_any_neighbours(count, row, seed, shape):
+    row %= count
+    product = Int8Linear(weights(shape, seed))
+    x = rows(count, shape[1], seed + 1)
+    assert torch.equal(product(x)[row], product(x[row : row + 1])[0])
+
+
+def test_int8_of_zeros_is_zero():
+    product = Int8Linear(torch.cat([torch.zeros(1, 4), torch.ones(1, 4)]))
+    assert product(torch.zeros(2, 4)).tolist() == [[0, 0], [0, 0]]
+    assert product(torch.ones(1, 4)).tolist() == [[0, pytest.approx(4)]]
+
+
+def test_the_product_that_is_made(monkeypatch):
+    weight = weights((64, 24))
+    assert isinstance(make_linear(weight, int8=False), PackedLinear)
+    assert isinstance(make_linear(weight.double(), int8=False), PlainLinear)
+    assert isinstance(make_linear(weight, int8=True), Int8Linear)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert isinstance(make_linear(weight, int8=False), PlainLinear)
+    assert isinstance(make_linear(weight, int8=True), ExactInt8Linear)

@@ -1,0 +1,222 @@
+"""The static engine as a whole: transformers' numbers and texts, and never a stale weight."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, MT5Config, MT5ForConditionalGeneration
+
+import bild
+from bild.engine import make_runner
+from bild.engine.hf import HuggingFaceRunner
+from bild.engine.prepared import t5_decoder
+from bild.engine.t5 import T5Runner
+from pipelines.data.toy.de_en import ToyDeEn
+from tests.bild.models import pair, sources, tiny_t5
+
+PRETRAINED = Path(__file__).resolve().parent.parent.parent / "checkpoints" / "pretrained"
+LENGTHS = [6, 1, 4]
+POLICIES = [
+    bild.BigLittle(fallback=0.5, rollback=1.0, draft_length=4),
+    bild.BigLittle(fallback=0.5, rollback=1.0, draft_length=4, verify_eos=True),
+    bild.LargeOnly(),
+    bild.SmallOnly(),
+]
+
+
+@pytest.mark.parametrize("do_sample", [False, True])
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_every_policy_writes_the_same_on_both_engines(policy, do_sample):
+    large, small = pair(3)
+    ids, mask = sources(3, LENGTHS)
+    outs = [
+        bild.generate(
+            large, small, ids, attention_mask=mask, policy=policy, max_new_tokens=12, do_sample=do_sample,
+            generator=torch.Generator().manual_seed(5), engine=engine,
+        )
+        for engine in ("static", "hf")
+    ]  # fmt: skip
+    assert outs[0].sequences.equal(outs[1].sequences)
+    assert outs[0].stats == outs[1].stats
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "model",
+    [
+        tiny_t5(1, width=64, vocab=500, tied=True, dtype=torch.float32),
+        tiny_t5(2, width=64, vocab=500, gated=True, layers=3, decoder_layers=1, dtype=torch.float32),
+    ],
+    ids=["tied relu", "gated, shallow decoder"],
+)
+@pytest.mark.parametrize("width", [1, 5, 30])
+def test_float32_logits_are_those_of_transformers(model, width):
+    ids, mask = sources(4, [40, 17], vocab=500)
+    tokens = torch.randint(2, 500, (2, width), generator=torch.Generator().manual_seed(0))
+    expected = model(input_ids=ids, attention_mask=mask, decoder_input_ids=tokens).logits
+    runner = make_runner(model, "static", width)
+    runner.prefill(input_ids=ids, attention_mask=mask)
+    logits = runner.extend(tokens, torch.tensor([width, width]))
+    assert float((logits - expected).norm() / expected.norm()) < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_that_of_transformers(dtype):
+    model = tiny_t5(2, width=64, vocab=500, gated=True, dtype=torch.float32).to(dtype)
+    if dtype == torch.float16:
+        for block in model.decoder.block:  # as transformers loads float16 models
+            block.layer[2].DenseReluDense.wo.float()
+    ids, mask = sources(4, [40, 17], vocab=500)
+    tokens = torch.randint(2, 500, (2, 6), generator=torch.Generator().manual_seed(0))
+    encoded = model.get_encoder()(input_ids=ids, attention_mask=mask)
+    expected = model(encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=tokens).logits.float()
+    runner = make_runner(model, "static", 6)
+    runner.prefill(encoder_outputs=encoded, attention_mask=mask)
+    logits = runner.extend(tokens, torch.tensor([6, 6])).float()
+    assert float((logits - expected).norm() / expected.norm()) < (0.02 if dtype == torch.bfloat16 else 0.002)
+
+
+def test_mt5_is_served():
+    torch.manual_seed(0)
+    config = MT5Config(
+        vocab_size=50, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0,
+        pad_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    model = MT5ForConditionalGeneration(config).double().eval()
+    ids, mask = sources(3, LENGTHS, vocab=50)
+    outs = [
+        bild.generate(model, None, ids, attention_mask=mask, policy=bild.LargeOnly(), max_new_tokens=9, engine=engine)
+        for engine in ("static", "hf")
+    ]
+    assert outs[0].sequences.equal(outs[1].sequences)
+    assert isinstance(make_runner(model, "auto", 9), T5Runner)
+
+
+@torch.no_grad()
+def margin_at(model, tokenizer, source: str, prefix: list[int]) -> float:
+    """How far ahead the best next token is, by transformers' own forward."""
+    inputs = tokenizer(source, return_tensors="pt")
+    top = model(**inputs, decoder_input_ids=torch.tensor([prefix])).logits[0, -1].topk(2).values
+    return float(top[0] - top[1])
+
+
+@pytest.mark.parametrize("policy", [bild.LargeOnly(), bild.BigLittle(rollback=0, verify_eos=True)], ids=str)
+def test_a_thousand_sentences_in_float32(policy):
+    """Greedy texts of transformers' forward; where one differs, its first difference was a near tie."""
+    large, small = (
+        AutoModelForSeq2SeqLM.from_pretrained(PRETRAINED / name, dtype=torch.float32).eval()
+        for name in ("tiny-large", "tiny-small")
+    )
+    tokenizer = AutoTokenizer.from_pretrained(PRETRAINED / "tiny-large")
+    texts = ToyDeEn().load("train", limit=1000)["source"]
+    texts = sorted(texts, key=len)
+    excused = 0
+    for start in range(0, len(texts), 100):
+        batch = texts[start : start + 100]
+        inputs = tokenizer(batch, padding=True, return_tensors="pt")
+        expected = bild.generate(large, None, **inputs, policy=bild.LargeOnly(), max_new_tokens=60, engine="hf")
+        found = bild.generate(large, small, **inputs, policy=policy, max_new_tokens=60, engine="static")
+        for text, one, other in zip(batch, expected.trace, found.trace, strict=True):
+            ours, theirs = ([t.token_id for t in trace if t.reason != "discarded"] for trace in (other, one))
+            if ours != theirs:
+                agreed = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b)
+                assert margin_at(large, tokenizer, text, [0, *theirs[:agreed]]) < 1e-4
+                excused += 1
+    assert excused <= 1
+
+
+@pytest.mark.parametrize("do_sample", [False, True])
+@pytest.mark.parametrize("seed", [0, 3, 5])
+def test_int8_is_lossless_against_the_large_model_on_int8(seed, do_sample):
+    large, small = (model for model in pair(seed))
+    ids, mask = sources(seed, LENGTHS)
+
+    def write(policy):
+        return bild.generate(
+            large, small, ids, attention_mask=mask, policy=policy, max_new_tokens=12, engine="static+int8",
+        ).sequences  # fmt: skip
+
+    exact = bild.BigLittle(fallback=0.4, rollback=0, draft_length=4, verify_eos=True)
+    assert write(exact).equal(write(bild.LargeOnly()))
+    rows = [
+        bild.generate(
+            large, small, ids[row : row + 1, :length], policy=exact, max_new_tokens=12, engine="static+int8"
+        ).trace[0]
+        for row, length in enumerate(LENGTHS)
+    ]
+    together = bild.generate(
+        large, small, ids, attention_mask=mask, policy=exact, max_new_tokens=12, engine="static+int8"
+    )
+    assert [[t.token_id for t in row] for row in rows] == [[t.token_id for t in row] for row in together.trace]
+
+
+def logits_now(model, engine="static"):
+    runner = make_runner(model, engine, 4)
+    runner.prefill(input_ids=torch.tensor([[5, 6, 1]]))
+    return runner.extend(torch.tensor([[0, 3]]), torch.tensor([2]))
+
+
+def in_place(model):
+    model.decoder.block[0].layer[2].DenseReluDense.wi.weight.mul_(2)
+
+
+def through_data(model):
+    model.decoder.block[1].layer[0].SelfAttention.q.weight.data.mul_(3)
+
+
+def replaced(model):
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().flip(0))
+
+
+def cast(model):
+    model.to(torch.bfloat16).to(torch.float32)
+
+
+def loaded(model):
+    model.load_state_dict(tiny_t5(99, dtype=torch.float32).state_dict())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("engine", ["static", "static+int8"])
+@pytest.mark.parametrize("change", [in_place, through_data, replaced, cast, loaded])
+def test_changed_weights_are_never_stale(change, engine):
+    model = tiny_t5(7, dtype=torch.float32)
+    before = logits_now(model, engine)
+    assert torch.equal(before, logits_now(model, engine))
+    change(model)
+    after, expected = logits_now(model, engine), logits_now(model, "hf")
+    assert not torch.equal(before, after)
+    assert float((after - expected).norm() / expected.norm()) < (1e-5 if engine == "static" else 0.1)
+
+
+def test_weights_are_prepared_once():
+    model = tiny_t5(7, dtype=torch.float32)
+    assert t5_decoder(model, int8=False) is t5_decoder(model, int8=False)
+    assert t5_decoder(model, int8=True) is not t5_decoder(model, int8=False)
+
+
+@torch.no_grad()
+def test_what_the_step_would_not_see_goes_through_the_models_own_forward():
+    hooked = tiny_t5(7)
+    hooked.decoder.block[0].register_forward_hook(lambda *_: None)
+    assert isinstance(make_runner(hooked, "auto", 9), HuggingFaceRunner)
+    with pytest.raises(ValueError, match=r"decoder.block.0 has forward hooks"):
+        make_runner(hooked, "static", 9)
+
+    class Adapted(torch.nn.Linear):
+        pass
+
+    adapted = tiny_t5(7)
+    adapted.decoder.block[1].layer[0].SelfAttention.q = Adapted(16, 16, bias=False).double()
+    with pytest.raises(ValueError, match=r"decoder.block.1.layer.0.SelfAttention.q is a Adapted"):
+        make_runner(adapted, "static", 9)
+
+
+@torch.no_grad()
+def test_a_full_cache_refuses_before_it_overflows():
+    runner = make_runner(tiny_t5(7), "static", 3)
+    runner.prefill(input_ids=torch.tensor([[5, 6, 1]]))
+    runner.extend(torch.tensor([[0, 3]]), torch.tensor([2]))
+    with pytest.raises(ValueError, match="the cache holds 3 tokens a row, 4 are needed"):
+        runner.extend(torch.tensor([[4, 5]]), torch.tensor([2]))
