@@ -72,15 +72,19 @@ def sole_writer(folder: Path) -> Iterator[None]:
     A process may hold a folder several times over: a run holds it early, what the run is made of holds it again.
 
     Raises:
-        UserError: another run holds it.
+        UserError: another run holds it, or it cannot be made or written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", blocking=False, is_singleton=True)  # one per folder, counted
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
         raise UserError(
             f"{folder}: another run is writing there now; wait until it ends, or give this one a folder of its own"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{folder}: nothing can be written there ({error.strerror}); choose another folder, or mend its permissions"
         ) from error
     try:
         yield
