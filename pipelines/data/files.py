@@ -11,8 +11,9 @@ import gzip
 import json
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
-from pipelines.cli import UserError
+from pipelines.cli import UserError, counted, first_line
 
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 CHUNK = 10_000  # rows turned into Arrow at a time, so that a long file is never held as Python objects
@@ -64,24 +65,29 @@ def _pair(path: str, numbered: Row, columns: tuple[str, str]) -> tuple[str, str]
 
 
 def _text(path: str, number: int, row: dict[str, Any], column: str) -> str:
+    where = f"{path}: row {number}"
+    choose = f"(it has {', '.join(_names(row))}); set task.source_column and task.target_column"
     try:
         value = find(row, column)
     except KeyError:
-        has = ", ".join(_names(row))
-        raise UserError(
-            f"{path}: row {number} has no column {column!r} (it has {has}); "
-            "set task.source_column and task.target_column"
-        ) from None
+        raise UserError(f"{where} has no column {column!r} {choose}") from None
+    if isinstance(value, dict):
+        raise UserError(f"{where}, column {column!r} is an object, not text {choose}")
     if not isinstance(value, str):
-        kind = "null" if value is None else type(value).__name__
-        raise UserError(f"{path}: row {number}, column {column!r} is {kind}, not text; correct or remove the row")
+        raise UserError(f"{where}, column {column!r} is {_kind(value)}, not text; correct or remove the row")
     if not value.strip():
-        raise UserError(f"{path}: row {number}, column {column!r} is empty; fill it or remove the row")
+        raise UserError(f"{where}, column {column!r} is empty; fill it or remove the row")
     if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
-        raise UserError(
-            f"{path}: row {number}, column {column!r} has half a character (\\ud800 to \\udfff); correct it"
-        )
+        raise UserError(f"{where}, column {column!r} has half a character (\\ud800 to \\udfff); correct it")
     return value
+
+
+def _kind(value: Any) -> str:
+    """What a value is, in the words of JSON."""
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    kinds = {str: "a text", list: "a list", int: "a number", float: "a number"}
+    return kinds.get(type(value), type(value).__name__)
 
 
 def _names(row: dict[str, Any], parent: str = "") -> Iterator[str]:
@@ -94,25 +100,30 @@ def _names(row: dict[str, Any], parent: str = "") -> Iterator[str]:
 
 def _rows(path: str) -> Iterator[Row]:
     """The rows of a file with their numbers; reading errors of any format become user errors."""
-    name = Path(path).name.lower().removesuffix(".gz")
-    form = Path(name).suffix
+    form = Path(path.lower().removesuffix(".gz")).suffix
+    if Path(path).is_dir():
+        raise UserError(f"{path}: is a folder; give a file")
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file; paths start at the folder in which the command runs")
     if form not in FORMATS:
         raise UserError(f"{path}: unknown kind of file; give one of {', '.join(FORMATS)}, each also with .gz")
     opened = gzip.open if path.lower().endswith(".gz") else open
+    number = 0
     try:
         with opened(path, "rb") as stream:
             if form == ".parquet":
-                yield from _parquet(stream)
+                rows = _parquet(path, stream)
             elif form in (".csv", ".tsv"):
-                yield from _csv(path, stream, "," if form == ".csv" else "\t")
+                rows = _csv(path, stream, "," if form == ".csv" else "\t")
             else:
-                yield from _jsonl(path, stream)
-    except (gzip.BadGzipFile, zlib.error, EOFError, pa.ArrowInvalid, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as {name} ({error}); is the file complete?") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+                rows = _jsonl(path, stream)
+            for number, row in rows:
+                yield number, row
+    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        raise UserError(
+            f"{path}: cannot be read from row {number + 1} on ({first_line(error)}); "
+            "is the file complete, and of the kind that its name says?"
+        ) from None
 
 
 def _lines(path: str, stream: IO[bytes]) -> Iterator[str]:
@@ -120,37 +131,68 @@ def _lines(path: str, stream: IO[bytes]) -> Iterator[str]:
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise UserError(f"{path}: line {number} is not UTF-8 ({error.reason}); convert the file to UTF-8") from None
+            raise UserError(
+                f"{path}: line {number} is not UTF-8 ({error.reason}); "
+                "convert the file to UTF-8, or name it .gz if it is compressed"
+            ) from None
 
 
 def _jsonl(path: str, stream: IO[bytes]) -> Iterator[Row]:
     for number, line in enumerate(_lines(path, stream), start=1):
+        where = f"{path}: row {number}"
+        if number == 1 and line.lstrip().startswith("["):
+            raise UserError(f"{path}: the file is a JSON array; put one JSON object on every line, as jq -c '.[]' does")
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            what = "is empty" if not line.strip() else f"is not JSON ({error.msg}, column {error.colno})"
-            raise UserError(f"{path}: row {number} {what}; give one JSON object per line") from None
+        except (ValueError, RecursionError) as error:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else first_line(error)
+            what = f"is not JSON ({reason})" if line.strip() else "is empty"
+            raise UserError(f"{where} {what}; put one whole JSON object on every line") from None
         if not isinstance(row, dict):
-            raise UserError(f"{path}: row {number} is a JSON {type(row).__name__}, not an object; use {{...}} per line")
+            raise UserError(f"{where} is {_kind(row)}, not an object; put one JSON object, {{...}}, on every line")
         yield number, row
 
 
 def _csv(path: str, stream: IO[bytes], delimiter: str) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)  # a news article is longer than the module's default field
     reader = csv.reader(_lines(path, stream), delimiter=delimiter, strict=True)
-    header = next(reader, [])
-    for number, values in enumerate(reader, start=1):
-        if len(values) != len(header):
+    header: list[str] = []
+    for number in count():  # 0 is the header
+        line = reader.line_num + 1
+        where = f"{path}: row {number} (line {line})" if number else f"{path}: the header (line {line})"
+        try:
+            values = next(reader, None)
+        except csv.Error as error:
             raise UserError(
-                f"{path}: row {number} (line {reader.line_num}) has {len(values)} fields, the header has "
-                f"{len(header)}; quote fields that hold a delimiter or a line break"
+                f"{where} cannot be read ({error}); close every quote, and write one inside a field twice"
+            ) from None
+        if values is None:
+            return
+        if not values:
+            raise UserError(f"{where} is empty; remove the line")
+        if number == 0:
+            header = values
+            _refuse_namesakes(path, header)
+        elif len(values) != len(header):
+            raise UserError(
+                f"{where} has {counted(len(values), 'field')}, the header has {len(header)}; "
+                "quote fields that hold a delimiter or a line break"
             )
-        yield number, dict(zip(header, values, strict=True))
+        else:
+            yield number, dict(zip(header, values, strict=True))
 
 
-def _parquet(stream: IO[bytes]) -> Iterator[Row]:
+def _parquet(path: str, stream: IO[bytes]) -> Iterator[Row]:
+    file = pq.ParquetFile(stream)
+    _refuse_namesakes(path, file.schema_arrow.names)
     number = 0
-    for batch in pq.ParquetFile(stream).iter_batches(batch_size=CHUNK):
+    for batch in file.iter_batches(batch_size=CHUNK):
         for row in batch.to_pylist():
             number += 1
             yield number, row
+
+
+def _refuse_namesakes(path: str, names: list[str]) -> None:
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise UserError(f"{path}: {times} columns are named {name!r}; rename all but one")

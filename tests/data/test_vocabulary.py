@@ -150,3 +150,13 @@ def test_encode_knows_task_and_tokenizer_apart(rows, tokenizer):
     ]
     assert len({result._fingerprint for result in results}) == len(results)
     assert encode(rows, tokenizer, task())._fingerprint == results[0]._fingerprint
+
+
+def test_encode_shows_a_bar_only_where_it_takes_long(rows, tokenizer, monkeypatch, capsys):
+    encode(rows, tokenizer, task(prefix="at once: "))
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("pipelines.data.encode.PATIENCE", 0)
+    encode(rows, tokenizer, task(prefix="for long: "))
+    shown = capsys.readouterr().err
+    assert f"0/{len(rows)}" in shown
+    assert "Map" not in shown, "the library's own bar"
