@@ -5,6 +5,8 @@ Composes, runs, reports. Killed and started again with the same command it goes 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from omegaconf import DictConfig, OmegaConf
 
 from pipelines.cli import entry
@@ -12,36 +14,38 @@ from pipelines.cli import entry
 
 def main(config: DictConfig) -> None:
     # Heavy, and not needed to say that a key is misspelt.
-    from pipelines.alignment.parts import assemble
+    from pipelines.alignment.parts import assemble, refuse_other_training
     from pipelines.alignment.report import described
     from pipelines.alignment.result import conclude
     from pipelines.alignment.run import greedy, training_rows
-    from pipelines.training.build import is_main_process
     from pipelines.training.identity import task_identity
-    from pipelines.training.report import leave, say
-    from pipelines.training.run import train
+    from pipelines.training.processes import is_main, say
+    from pipelines.training.report import leave
+    from pipelines.training.run import held, train
 
     parts = assemble(config)
-    task, settings, start = parts.task, parts.settings, parts.start
-    outputs = parts.teacher.answer(task, config.split, parts.pairs, settings, config.seed)
-    say(described(outputs.summary, settings.max_new_tokens(task.target_length)))
-    held_out = parts.teacher.answer(task, "validation", parts.held_out, greedy(settings), config.seed)
-    parts.teacher.large.model.to("cpu")  # until the comparison its memory is the small model's
-    say(f"\ntraining {parts.models.small.name} on them; its validation score is against the large model's outputs, too")
-    summary = train(
-        model=start.model,
-        tokenizer=start.tokenizer,
-        train_dataset=training_rows(outputs.rows, start.tokenizer, task),
-        validation_dataset=training_rows(held_out.rows, start.tokenizer, task),
-        task=task,
-        settings=parts.training,
-        out=config.out,
-        identity=task_identity(task, outputs.rows, held_out.rows),
-        notes={"align.yaml": OmegaConf.to_yaml(config, resolve=True)},
-    )
-    leave(summary)
-    if is_main_process():
-        conclude(config, parts, outputs, held_out, summary)
+    task, settings, start, teacher = parts.task, parts.settings, parts.start, parts.teacher
+    with held(Path(config.out)):
+        refuse_other_training(Path(config.out), parts)
+        outputs = teacher.answer(task, config.split, parts.pairs, settings, config.seed)
+        say(described(outputs.summary, settings.max_new_tokens(task.target_length)))
+        held_out = teacher.answer(task, "validation", parts.held_out, greedy(settings), config.seed)
+        teacher.large.model.to("cpu")  # until the comparison its memory is the small model's
+        say(f"\ntraining {parts.models.small.name} on them; it is validated against the large model's outputs, too")
+        summary = train(
+            model=start.model,
+            tokenizer=start.tokenizer,
+            train_dataset=training_rows(outputs.rows, start.tokenizer, task),
+            validation_dataset=training_rows(held_out.rows, start.tokenizer, task),
+            task=task,
+            settings=parts.training,
+            out=config.out,
+            identity=task_identity(task, outputs.rows, held_out.rows),
+            notes={"align.yaml": OmegaConf.to_yaml(config, resolve=True)},
+        )
+        leave(summary)
+        if is_main():
+            conclude(config, parts, outputs, held_out, summary)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from pipelines.alignment.shards import Plan, ShardFolder
-from pipelines.cli import UserError
+from pipelines.cli import UserError, counted
 
 
 class Written(Protocol):
@@ -52,6 +52,11 @@ class Processes:
         state = PartialState(cpu=on_cpu)
         return cls(state.process_index, state.num_processes, state.wait_for_everyone)
 
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that speaks for all, and does what is done once."""
+        return self.rank == 0
+
 
 def write_outputs(
     folder: ShardFolder,
@@ -72,10 +77,10 @@ def write_outputs(
     done = set(folder.finished(mine))
     processes.barrier()  # from here on, a file that is there is whole
     todo = [shard for shard in mine if shard not in done]
-    first = processes.rank == 0
-    if first:
+    if processes.first:
         print(f"{label}: {_progress_line(len(done), len(todo), processes.world)}", flush=True)
-    bar = tqdm(total=sum(map(folder.plan.outputs, todo)), desc=label, unit="row", disable=not (first and todo))
+    hidden = not (processes.first and todo)
+    bar = tqdm(total=sum(map(folder.plan.outputs, todo)), desc=label, unit="row", disable=hidden)
     try:
         with bar:
             for shard in todo:
@@ -84,10 +89,10 @@ def write_outputs(
     except KeyboardInterrupt:
         print(f"stopped; the finished shards stay in {folder.path}, and the same command continues there", flush=True)
         raise
-    _wait(folder, first)
+    _wait(folder, processes.first)
     processes.barrier()
     summary = summarize(folder, eos_token_ids)
-    if first:
+    if processes.first:
         folder.finish(summary)
     processes.barrier()
     return summary
@@ -108,7 +113,7 @@ def summarize(folder: ShardFolder, eos_token_ids: Sequence[int]) -> dict[str, in
             counts["cut"] += not tokens or tokens[-1] not in ends
     if counts["empty"] == counts["outputs"]:
         raise UserError(
-            f"all {counts['outputs']} outputs in {folder.path} are empty, so there is nothing to learn from the large "
+            f"every output in {folder.path} is empty, so there is nothing to learn from the large "
             "model; fine-tune it first, then remove that folder"
         )
     return counts
@@ -145,15 +150,15 @@ def _answer(
 def _progress_line(done: int, todo: int, world: int) -> str:
     shared = f" (process 1 of {world}; the others take as many)" if world > 1 else ""
     if not todo:
-        return f"all {done} shards are there{shared}"
-    before = f", {done} are there from before" if done else ""
-    return f"{todo} shards to generate{before}{shared}"
+        return f"nothing to generate, {counted(done, 'shard')} from before{shared}"
+    before = f", {done:,} from before" if done else ""
+    return f"{counted(todo, 'shard')} to generate{before}{shared}"
 
 
 def _wait(folder: ShardFolder, report: bool) -> None:
     """Return when every shard has a file. Files, not a barrier: a collective call would time out on long work."""
     missing = folder.missing()
     if missing and report:
-        print(f"waiting for the other processes; shards to go: {len(missing)}", flush=True)
+        print(f"waiting for the other processes, {counted(len(missing), 'shard')} to go", flush=True)
     while folder.missing():
         time.sleep(0.5)

@@ -16,14 +16,14 @@ from pipelines.alignment.models import Models
 from pipelines.alignment.outputs import Processes
 from pipelines.alignment.run import Teacher
 from pipelines.alignment.settings import AlignSettings
-from pipelines.cli import UserError
+from pipelines.cli import UserError, check_whole, counted
 from pipelines.data.task import Task
-from pipelines.decoding.config import instantiated
+from pipelines.decoding.config import check_seed_and_engine, instantiated
 from pipelines.decoding.pair import chosen_device, chosen_dtype
 from pipelines.models.loading import LoadedModel
 from pipelines.training import checkpoints
 from pipelines.training.identity import start_identity
-from pipelines.training.report import say
+from pipelines.training.processes import say
 from pipelines.training.settings import TrainSettings
 
 
@@ -51,15 +51,15 @@ def assemble(config: DictConfig) -> Parts:
     Raises:
         UserError: a value out of range, data or a model that cannot be loaded, or two tokenizers.
     """
-    if not isinstance(config.batch_size, int) or config.batch_size < 1:
-        raise UserError(f"batch_size={config.batch_size}: needs a whole number of at least 1")
+    check_whole("batch_size", config.batch_size)
+    check_seed_and_engine(config)
     if config.split == "validation":
         raise UserError("split=validation: those examples are for the comparison before and after; choose train")
     names = ("task", "align", "train", "bild", "large", "small")
     task, settings, training, policy, large, small = (instantiated(config, name) for name in names)
     pairs = task.load(config.split, config.limit)
     held_out = task.load("validation", held_out_rows(config.limit, training.evaluate_rows, settings.report_limit))
-    say(f"task   {task.name}, {config.split} split, {len(pairs):,} examples")
+    say(f"task   {task.name}, {config.split} split, {counted(len(pairs), 'example')}")
     device = chosen_device(config.device)
     models = Models(
         large=large,
@@ -75,7 +75,6 @@ def assemble(config: DictConfig) -> Parts:
     loaded, start = models.pair()
     say(f"large  {loaded.note}")
     say(f"small  {start.note}")
-    refuse_other_training(Path(config.out), training, start)
     return Parts(
         task=task,
         pairs=pairs,
@@ -89,14 +88,19 @@ def assemble(config: DictConfig) -> Parts:
     )
 
 
-def refuse_other_training(out: Path, training: TrainSettings, start: LoadedModel) -> None:
+def refuse_other_training(out: Path, parts: Parts) -> None:
     """Say now, not after hours of generation, that ``out`` holds a training from another start or with other settings.
 
-    The trainer itself compares everything, once it knows the data.
+    The trainer itself compares everything, once it knows the outputs.
     """
     checkpoint = checkpoints.latest(out)
     if checkpoint is not None:
-        asked = {**start_identity(start.model, start.tokenizer), **training.identity()}
+        asked = {
+            "training rows": len(parts.pairs) * parts.settings.samples,
+            "validation rows": len(parts.held_out),
+            **start_identity(parts.start.model, parts.start.tokenizer),
+            **parts.training.identity(),
+        }
         there = {key: value for key, value in checkpoint.identity.items() if key in asked}
         checkpoints.refuse_other(out, there, asked)
 

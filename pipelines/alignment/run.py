@@ -25,6 +25,7 @@ from pipelines.data.task import Task, fingerprint
 from pipelines.decoding.decode import Decoder, Decoding, source_ids
 from pipelines.models.fingerprint import model_hash, tokenizer_hash
 from pipelines.models.loading import LoadedModel
+from pipelines.training.run import held
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,11 @@ class Teacher:
     processes: Processes
 
     def answer(self, task: Task, split: str, dataset: Dataset, settings: AlignSettings, seed: int) -> Outputs:
-        """Outputs for every row of ``dataset``, from ``{settings.outputs}/{split}`` as far as they are there."""
+        """Outputs for every row of ``dataset``, from ``{settings.outputs}/{split}`` as far as they are there.
+
+        Raises:
+            UserError: another run writes there, or the folder holds other outputs.
+        """
         large, tokenizer = self.large.model, self.large.tokenizer
         identity = {
             "split": split,
@@ -57,6 +62,7 @@ class Teacher:
             "data": fingerprint(dataset),
             "task.prefix": task.prefix,
             "task.source_length": task.source_length,
+            "engine": self.engine,
             "dtype": str(large.dtype).removeprefix("torch."),
             "large": model_hash(large),
             "tokenizer": tokenizer_hash(tokenizer),
@@ -71,15 +77,16 @@ class Teacher:
             seed=seed,
             engine=self.engine,
         )
-        summary = write_outputs(
-            folder,
-            Sources(dataset["source"], partial(source_ids, tokenizer=tokenizer, task=task)),
-            partial(Decoder(large, None, tokenizer, decoding).decode, bild.LargeOnly()),
-            label=f"outputs for {split}",
-            batch_size=self.batch_size,
-            eos_token_ids=end_tokens(large),
-            processes=self.processes,
-        )
+        with held(folder.path):
+            summary = write_outputs(
+                folder,
+                Sources(dataset["source"], partial(source_ids, tokenizer=tokenizer, task=task)),
+                partial(Decoder(large, None, tokenizer, decoding).decode, bild.LargeOnly()),
+                label=f"outputs for {split}",
+                batch_size=self.batch_size,
+                eos_token_ids=end_tokens(large),
+                processes=self.processes,
+            )
         return Outputs(folder.dataset(), summary, identity)
 
 

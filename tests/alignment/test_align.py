@@ -1,22 +1,26 @@
 """The whole pipeline on tiny models and a file of six sentences."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 from datasets import Dataset
-from hydra import compose, initialize_config_dir
 
 from pipelines import align
 from pipelines.alignment.outputs import Processes
 from pipelines.alignment.run import Teacher, training_rows
 from pipelines.alignment.settings import AlignSettings
-from pipelines.cli import CONF, UserError
+from pipelines.cli import UserError
 from pipelines.data.task import Task
 from pipelines.data.vocabulary import train_tokenizer
+from pipelines.files import sole_writer
 from pipelines.models import manifest
 from pipelines.models.loading import LoadedModel
 from tests.bild.models import tiny_t5
+from tests.conf import ROOT, composed
 
 SOURCES = ["ein roter Hund", "zwei Katzen im Haus", "der Mann", "sie singt ein Lied", "das alte Auto fährt", "ja"]
 TARGETS = ["a red dog", "two cats in the house", "the man", "she sings a song", "the old car drives", "yes"]
@@ -45,26 +49,23 @@ def here(tmp_path, monkeypatch, tokenizer):
     return tmp_path
 
 
+SETTINGS = [
+    "task.data_files={train: pairs.jsonl, validation: pairs.jsonl}",
+    "task.target_length=8",
+    "large.path=large",
+    "small.path=small",
+    "align.shard_rows=4",
+    f"train.max_steps={STEPS}",
+    "train.batch_size=4",
+    "train.evaluate_every=1",
+    "train.save_every=1",
+    "batch_size=3",
+    "device=cpu",
+]
+
+
 def run(*overrides):
-    with initialize_config_dir(str(CONF), version_base=None):
-        config = compose(
-            "align",
-            [
-                "task.data_files={train: pairs.jsonl, validation: pairs.jsonl}",
-                "task.target_length=8",
-                "large.path=large",
-                "small.path=small",
-                "align.shard_rows=4",
-                f"train.max_steps={STEPS}",
-                "train.batch_size=4",
-                "train.evaluate_every=1",
-                "train.save_every=1",
-                "batch_size=3",
-                "device=cpu",
-                *overrides,
-            ],
-        )
-    align.main(config)
+    align.main(composed("align", *SETTINGS, *overrides))
 
 
 def test_from_a_pair_to_an_aligned_checkpoint_and_its_figures(here, capsys):
@@ -87,7 +88,7 @@ def test_from_a_pair_to_an_aligned_checkpoint_and_its_figures(here, capsys):
 
     run()
     again = capsys.readouterr().out
-    assert "outputs for train: all 2 shards are there" in again
+    assert "outputs for train: nothing to generate, 2 shards from before" in again
     assert "nothing to do: this run was finished before" in again
 
 
@@ -117,6 +118,16 @@ def test_other_settings_are_refused_before_anything_is_generated(here, capsys):
     assert not (here / "elsewhere").exists()
     with pytest.raises(UserError, match=r"align\.temperature is 0\.0 there and 0\.7 now"):
         run("align.temperature=0.7")
+    with pytest.raises(UserError, match="engine is auto there and hf now"):
+        run("engine=hf")
+
+
+def test_a_quick_look_is_not_taken_for_the_whole(here):
+    run("limit=5")
+    with pytest.raises(UserError, match="aligned holds another run: training rows is 5 there and 6 now"):
+        run()
+    with pytest.raises(UserError, match="outputs/train holds other outputs: rows is 5 there and 6 now"):
+        run("out=elsewhere")
 
 
 def test_held_out_outputs_are_greedy_also_when_training_samples(here):
@@ -127,6 +138,21 @@ def test_held_out_outputs_are_greedy_also_when_training_samples(here):
     assert (trained_on["identity"]["align.temperature"], held_out["identity"]["align.temperature"]) == (0.7, 0.0)
     result = json.loads((here / "results/toy_de_en/align-tiny-large-tiny-small.json").read_text())
     assert result["report"]["examples"] == 4
+
+
+@pytest.mark.parametrize("own", ["out", "align.outputs"])
+def test_a_second_run_at_the_same_time_is_refused(here, own):
+    """Nor does it help if one of the two folders is its own."""
+    busy = here / ("aligned" if own == "align.outputs" else "written/train")
+    command = [sys.executable, "-m", "pipelines.align", *SETTINGS, "out=aligned", "align.outputs=written"]
+    with sole_writer(busy):
+        second = subprocess.run(
+            [*command, f"{own}=elsewhere"], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        )
+    assert second.returncode == 2
+    (line,) = second.stderr.splitlines()
+    assert line.startswith(f"error: {busy.relative_to(here)}: another run is writing there now; wait until it ends")
+    assert [file.name for file in busy.iterdir()] == [".lock"]
 
 
 def test_two_tokenizers_are_refused_before_anything_is_generated(here):
@@ -146,7 +172,12 @@ def test_two_tokenizers_are_refused_before_anything_is_generated(here):
         ("align.generation_max_length=0", "at least 1"),
         ("align.shard_rows=0", "at least 1"),
         ("align.report_limit=0", "at least 1"),
+        ("align.temperature=warm", "give a number from 0"),
+        ("align.samples=null", "at least 1"),
         ("batch_size=0", "at least 1"),
+        ("limit=2.5", "at least 1, or null for the whole split"),
+        ("seed=-1", "^seed=-1: must be a whole number of at least 0"),
+        ("engine=fast", "engine='fast' does not exist"),
         ("split=validation", "choose train"),
         ("large.path=nowhere/large", "nowhere/large"),
     ],
