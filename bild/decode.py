@@ -1,10 +1,15 @@
 """The round loop: draft, verify, settle. It names no policy and no model.
 
-The loop's own invariant: a row's last standing token is cached by neither model when a round begins. A model may lag
-behind by more (a prompt, a draft, the two tokens after a full-length draft), and catches up in its next call.
+What is written lives on the host; a step sends a runner the tokens that it has not seen and reads back what it decided,
+once. The loop's own invariant: a row's last standing token is cached by neither model when a round begins. A model may
+lag behind by more (a prompt, a draft, the two tokens after a full-length draft), and catches up in its next call.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +19,35 @@ from bild.policies.base import Policy
 from bild.processors import process
 from bild.rows import Request, Rows
 from bild.trace import Recorder
-from bild.types import Draft, Scores, Verdict
+from bild.types import Draft, Scores
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """What the small model did in a round, per row."""
+
+    starts: list[int]
+    """tokens of the row before it"""
+    stopped: list[bool]
+    """the stop rule ended it"""
+    confidence: list[list[float]]
+    """the small model's largest plain probability at each drafted token"""
+
+    @property
+    def n_drafted(self) -> list[int]:
+        return [len(row) for row in self.confidence]
+
+
+@dataclass(frozen=True)
+class _Ruling:
+    """What becomes of a turn, per row: a ``Verdict`` on the host, and rows that were not verified standing whole."""
+
+    n_accepted: list[int]
+    next_token: list[int]
+    """-1 = none"""
+    skip_draft: list[bool]
+    confidence: list[float]
+    """the large model's largest plain probability where it wrote its token"""
 
 
 class Decoder:
@@ -25,151 +58,195 @@ class Decoder:
         self._small = small
         self._policy = policy
         self._request = request
+        self._device = request.prompt.device
         self._rows = Rows(request)
         self._recorder = Recorder(len(request.prompt))
-        self._skip_draft = torch.full_like(self._rows.is_open, policy.large_first)
+        self._skip_draft = [policy.large_first] * len(request.prompt)
         self._draft_width = request.max_new_tokens if policy.max_draft is None else policy.max_draft
 
     def run(self) -> tuple[Tensor, Recorder]:
         """Decode every row to its end. Returns (B, T) padded sequences and what was recorded on the way."""
-        rows = self._rows
-        while bool(rows.is_open.any()):
+        rows, width = self._rows, self._draft_width
+        while any(rows.is_open):
             uniforms = self._draw_uniforms()
-            start = rows.lengths
-            draft = self._draft(start, None if uniforms is None else uniforms[:, : self._draft_width])
-            verifying = rows.is_open & ~self._ends_unverified(draft)
-            verdict, large_confidence = self._verify(
-                draft, start, verifying, None if uniforms is None else uniforms[:, self._draft_width :]
-            )
-            self._settle(draft, verdict, start, verifying, large_confidence)
+            turn = self._draft(None if uniforms is None else uniforms[:, :width])
+            verifying = self._to_be_verified(turn)
+            ruling = self._verify(turn, verifying, None if uniforms is None else uniforms[:, width:])
+            self._settle(turn, verifying, ruling)
             if self._request.on_settled is not None:
-                self._request.on_settled(rows.tokens[0, int(start[0]) : int(rows.lengths[0])])
-        return self._sequences(), self._recorder
+                settled = rows.tokens[0][turn.starts[0] :]
+                self._request.on_settled(torch.tensor(settled, dtype=torch.long, device=self._device))
+        return rows.tensor(), self._recorder
 
     def _draw_uniforms(self) -> Tensor | None:
         """(B, 2K+1) numbers of this round, as many as any course of it could use, so that streams never shift."""
         streams = self._request.streams
         return None if streams is None else streams.draw(2 * self._draft_width + 1, self._rows.is_open)
 
-    def _draft(self, start: Tensor, uniforms: Tensor | None) -> Draft:
+    def _draft(self, uniforms: Tensor | None) -> _Turn:
         """Let the small model write until its stop rule, its cap, an EOS or the length limit ends the turn."""
-        rows, policy = self._rows, self._policy
-        budget = (rows.limit - start).clamp(max=self._draft_width)
-        drafting = rows.is_open & ~self._skip_draft & (budget > 0)
-        n_drafted, stopped = torch.zeros_like(start), torch.zeros_like(rows.is_open)
-        confidence: list[Tensor] = []
-        while bool(drafting.any()):
-            scores = self._extend(self._small, "small", drafting, torch.zeros_like(start), 1)
-            plain = scores.plain[:, 0]
-            stops = drafting & policy.stop(plain, n_drafted)
-            column = None if uniforms is None else uniforms[:, len(confidence), None]
-            tokens = scores.pick(column)[:, 0]
+        rows, policy, starts = self._rows, self._policy, self._rows.lengths
+        budgets = [min(rows.limit - start, self._draft_width) for start in starts]
+        drafting = [
+            is_open and not skips and budget > 0
+            for is_open, skips, budget in zip(rows.is_open, self._skip_draft, budgets, strict=True)
+        ]
+        turn = _Turn(starts, [False] * len(starts), [[] for _ in starts])
+        step = 0
+        while any(drafting):
+            scores = self._extend(self._small, "small", drafting, [0] * len(starts), 1)
+            n_drafted = torch.tensor(turn.n_drafted, device=self._device)
+            stops, tokens, sure = _to_host(
+                policy.stop(scores.plain[:, 0], n_drafted),
+                scores.pick(None if uniforms is None else uniforms[:, step : step + 1])[:, 0],
+                scores.confidence,
+            )
+            self._check_numbers(scores, sure, [int(drafts) for drafts in drafting], "small")
             self._recorder.step("small", drafting)
-            drafting = drafting & ~stops
-            rows.write(tokens, drafting)
-            stopped = stopped | stops
-            n_drafted = n_drafted + drafting
-            confidence.append(plain.amax(-1))
-            drafting = drafting & ~rows.is_eos(tokens) & (n_drafted < budget)
-        width = int(n_drafted.max())
+            for row in _where(drafting):
+                if stops[row]:
+                    turn.stopped[row], drafting[row] = True, False
+                    continue
+                rows.tokens[row].append(tokens[row])
+                turn.confidence[row] += sure[row]
+                drafting[row] = not rows.is_eos(tokens[row]) and len(turn.confidence[row]) < budgets[row]
+            step += 1
+        return turn
+
+    def _to_be_verified(self, turn: _Turn) -> list[bool]:
+        """Open rows, without those that their draft has ended and that the policy lets go as they are."""
+        rows, policy = self._rows, self._policy
+
+        def ends(row: int) -> bool:
+            tokens = rows.tokens[row]
+            at_eos = not policy.verify_eos and rows.is_eos(tokens[-1])
+            at_limit = not policy.verify_full and len(tokens) >= rows.limit
+            return len(turn.confidence[row]) > 0 and (at_eos or at_limit)
+
+        return [is_open and not ends(row) for row, is_open in enumerate(rows.is_open)]
+
+    def _verify(self, turn: _Turn, verifying: Sequence[bool], uniforms: Tensor | None) -> _Ruling:
+        """One pass of the large model over the drafts, and the policy's verdict; rows not verified stand whole."""
+        n_drafted, count = turn.n_drafted, len(verifying)
+        ruling = _Ruling(n_drafted, [-1] * count, [False] * count, [float("nan")] * count)
+        if not any(verifying):
+            return ruling
+        width = max(n_drafted) + 1
+        scores = self._extend(self._large, "large", verifying, n_drafted, width)
+        draft = self._as_draft(turn)
+        verdict = self._policy.verify(draft, scores, None if uniforms is None else uniforms[:, :width])
+        n_accepted, next_token, skip_draft, sure = _to_host(
+            verdict.n_accepted, verdict.next_token, verdict.skip_draft, scores.confidence
+        )
+        self._recorder.step("large", verifying)
+        positions = [drafted + 1 if verified else 0 for drafted, verified in zip(n_drafted, verifying, strict=True)]
+        self._check_numbers(scores, sure, positions, "large")
+        for row in _where(verifying):
+            ruling.n_accepted[row] = n_accepted[row]
+            ruling.next_token[row] = next_token[row]
+            ruling.skip_draft[row] = skip_draft[row]
+            ruling.confidence[row] = sure[row][n_accepted[row]]
+        return ruling
+
+    def _as_draft(self, turn: _Turn) -> Draft:
+        """A turn as the tensors that policies work on."""
+        n_drafted = turn.n_drafted
+        longest = max(n_drafted)
+        confidence = [row + [0.0] * (longest - len(row)) for row in turn.confidence]
         return Draft(
-            tokens=rows.span(start, width),
-            n_drafted=n_drafted,
-            stopped=stopped,
-            confidence=torch.stack(confidence, 1)[:, :width] if width > 0 else rows.tokens[:, :0].float(),
+            tokens=self._rows.tensor(turn.starts),
+            n_drafted=torch.tensor(n_drafted, device=self._device),
+            stopped=torch.tensor(turn.stopped, device=self._device),
+            confidence=torch.tensor(confidence, device=self._device).view(len(n_drafted), longest),
         )
 
-    def _ends_unverified(self, draft: Draft) -> Tensor:
-        """(B,) bool: rows that their draft has ended and that the policy lets go as they are."""
-        rows, policy = self._rows, self._policy
-        ends = torch.zeros_like(rows.is_open)
-        if not policy.verify_eos:
-            ends |= rows.is_eos(rows.last())
-        if not policy.verify_full:
-            ends |= rows.lengths >= rows.limit
-        return ends & (draft.n_drafted > 0)
-
-    def _verify(
-        self, draft: Draft, start: Tensor, verifying: Tensor, uniforms: Tensor | None
-    ) -> tuple[Verdict, Tensor]:
-        """One pass of the large model over the drafts, and the policy's verdict; rows not verified stand whole.
-
-        The second value is (B,): the large model's largest plain probability where it wrote its token.
-        """
-        nothing = torch.full_like(start, -1)
-        if not bool(verifying.any()):
-            whole = Verdict(draft.n_drafted, nothing, torch.zeros_like(verifying))
-            return whole, torch.full_like(start, torch.nan, dtype=torch.float32)
-        width = draft.tokens.shape[1] + 1
-        scores = self._extend(self._large, "large", verifying, draft.n_drafted, width)
-        self._recorder.step("large", verifying)
-        verdict = self._policy.verify(draft, scores, None if uniforms is None else uniforms[:, :width])
-        n_accepted = torch.where(verifying, verdict.n_accepted, draft.n_drafted)
-        confidence = scores.plain.amax(-1).gather(1, n_accepted.unsqueeze(-1)).squeeze(-1)
-        return Verdict(
-            n_accepted=n_accepted,
-            next_token=torch.where(verifying, verdict.next_token, nothing),
-            skip_draft=verifying & verdict.skip_draft,
-        ), confidence
-
-    def _settle(
-        self, draft: Draft, verdict: Verdict, start: Tensor, verifying: Tensor, large_confidence: Tensor
-    ) -> None:
-        """Make the verdict stand: drop the rejected, append the large model's token, close rows, roll caches back."""
-        rows, was_open = self._rows, self._rows.is_open
-        rows.lengths = start + verdict.n_accepted
-        ended = (verdict.n_accepted > 0) & rows.is_eos(rows.last())
-        appends = verifying & ~ended & (verdict.next_token >= 0) & (rows.lengths < rows.limit)
-        rows.write(verdict.next_token, appends)
+    def _settle(self, turn: _Turn, verifying: Sequence[bool], ruling: _Ruling) -> None:
+        """Make the ruling stand: drop the rejected, append the large model's token, close rows, roll caches back."""
+        rows = self._rows
+        for row in _where(rows.is_open):
+            tokens, start, accepted = rows.tokens[row], turn.starts[row], ruling.n_accepted[row]
+            drafted = tokens[start:]
+            del tokens[start + accepted :]
+            ended = accepted > 0 and rows.is_eos(tokens[-1])
+            next_token = ruling.next_token[row]
+            if verifying[row] and not ended and next_token >= 0 and len(tokens) < rows.limit:
+                tokens.append(next_token)
+                ended = rows.is_eos(next_token) and not ruling.skip_draft[row]
+            ended = self._meets_criteria(row, start) or ended or len(tokens) >= rows.limit
+            rows.is_open[row] = not ended
+            self._recorder.round(
+                row,
+                drafted=drafted,
+                confidence=turn.confidence[row],
+                stopped=turn.stopped[row],
+                n_accepted=accepted,
+                n_written=len(tokens) - start,
+                next_token=next_token,
+                large_confidence=ruling.confidence[row],
+            )
+        self._skip_draft = ruling.skip_draft
         for runner in (self._large, self._small):
             if runner is not None:
-                runner.rollback(torch.minimum(runner.lengths, rows.lengths - 1))
-        ended |= appends & rows.is_eos(verdict.next_token) & ~verdict.skip_draft
-        ended |= rows.lengths >= rows.limit
-        ended |= self._meets_criteria(start)
-        rows.is_open = was_open & ~ended
-        self._skip_draft = verdict.skip_draft
-        self._recorder.round(
-            was_open=was_open,
-            draft=draft,
-            n_accepted=verdict.n_accepted,
-            n_written=rows.lengths - start,
-            next_tokens=verdict.next_token,
-            large_confidence=large_confidence,
-        )
+                runner.rollback(
+                    [min(*pair) for pair in zip(runner.lengths, (n - 1 for n in rows.lengths), strict=True)]
+                )
 
-    def _meets_criteria(self, start: Tensor) -> Tensor:
-        """(B,) bool: rows that a stopping criterion ends; they are cut after the token that met it."""
-        rows, criteria = self._rows, self._request.stopping_criteria
-        met = torch.zeros_like(rows.is_open)
+    def _meets_criteria(self, row: int, start: int) -> bool:
+        """Whether a stopping criterion ends the row; it is cut after the token that met it."""
+        criteria, tokens = self._request.stopping_criteria, self._rows.tokens[row]
         if len(criteria) == 0:
-            return met
-        for row in rows.is_open.nonzero().squeeze(-1).tolist():
-            for length in range(int(start[row]) + 1, int(rows.lengths[row]) + 1):
-                if bool(criteria(rows.tokens[row : row + 1, :length], None).any()):
-                    rows.lengths[row], met[row] = length, True
-                    break
-        return met
+            return False
+        for length in range(start + 1, len(tokens) + 1):
+            if bool(criteria(torch.tensor([tokens[:length]], device=self._device), None).any()):
+                del tokens[length:]
+                return True
+        return False
 
-    def _extend(self, runner: Runner | None, name: str, taking_part: Tensor, before: Tensor, width: int) -> Scores:
-        """Feed a runner what it has not seen. Scores of the (B, width) positions whose first is ``before`` (B,)
-        positions ahead of the last token that stands."""
+    def _extend(
+        self, runner: Runner | None, name: str, taking_part: Sequence[bool], before: Sequence[int], width: int
+    ) -> Scores:
+        """Feed a runner what it has not seen. Scores of the (B, width) positions whose first is ``before`` positions
+        ahead of each row's last token."""
         if runner is None:
             raise AssertionError(f"the policy uses no {name} model, yet asks for it")
-        rows = self._rows
-        unseen = torch.where(taking_part, rows.lengths - runner.lengths, 0)
-        tokens = rows.span(runner.lengths, int(unseen.max()))
-        self._check_embeddable(tokens, unseen, runner, name)
-        logits = runner.extend(tokens, unseen)
-        columns = (unseen - 1 - before).unsqueeze(-1) + torch.arange(width, device=unseen.device)
-        columns = columns.clamp(0, tokens.shape[1] - 1).unsqueeze(-1)
-        raw = logits.gather(1, columns.expand(-1, -1, logits.shape[-1]))
+        rows, cached = self._rows, runner.lengths
+        unseen = [
+            length - seen if takes_part else 0
+            for length, seen, takes_part in zip(rows.lengths, cached, taking_part, strict=True)
+        ]
+        tokens = self._unseen_tokens(runner, name, cached, unseen)
+        logits = runner.extend(torch.tensor(tokens, device=self._device), unseen)
+        first = [count - 1 - ahead for count, ahead in zip(unseen, before, strict=True)]
+        raw = _columns(logits, [first[row] for row in _where(taking_part)], first, width)
         raw = _fit_vocabulary(raw.to(torch.promote_types(raw.dtype, torch.float32)), self._vocab_size)
-        positions = torch.where(taking_part, before + 1, 0)
-        self._check_numbers(raw, positions, name)
-        first = rows.lengths - before
-        processed = process(self._request.processors, raw, rows.tokens, first, positions)
-        return Scores(raw=raw, processed=processed, sampler=self._request.sampler)
+        return Scores(raw=raw, processed=self._process(raw, taking_part, before), sampler=self._request.sampler)
+
+    def _unseen_tokens(
+        self, runner: Runner, name: str, cached: Sequence[int], unseen: Sequence[int]
+    ) -> list[list[int]]:
+        """Each row's next ``unseen`` tokens, padded to the longest. Raises ValueError on one that has no embedding."""
+        longest = max(unseen)
+        tokens = []
+        for row, seen, count in zip(self._rows.tokens, cached, unseen, strict=True):
+            new = row[seen : seen + count]
+            if runner.vocab_size < self._vocab_size and new and max(new) >= runner.vocab_size:
+                raise ValueError(
+                    f"token id {max(new)} was written by the model of {self._vocab_size} tokens, but the {name} "
+                    f"model embeds only {runner.vocab_size}; use a pair with one tokenizer"
+                )
+            tokens.append(new + [0] * (longest - count))
+        return tokens
+
+    def _process(self, raw: Tensor, taking_part: Sequence[bool], before: Sequence[int]) -> Tensor:
+        """The (B, width, V) logits after the processors, each position shown the tokens that stand before it."""
+        processors, rows = self._request.processors, self._rows
+        if len(processors) == 0:
+            return raw
+        first = [length - ahead for length, ahead in zip(rows.lengths, before, strict=True)]
+        positions = [ahead + 1 if takes_part else 0 for ahead, takes_part in zip(before, taking_part, strict=True)]
+        return process(
+            processors, raw, rows.tensor(), torch.tensor(first).to(raw.device), torch.tensor(positions).to(raw.device)
+        )
 
     @property
     def _vocab_size(self) -> int:
@@ -179,33 +256,37 @@ class Decoder:
             raise AssertionError("a decoder needs at least one model")
         return runner.vocab_size
 
-    def _check_embeddable(self, tokens: Tensor, widths: Tensor, runner: Runner, name: str) -> None:
-        if runner.vocab_size >= self._vocab_size:
-            return
-        fed = torch.arange(tokens.shape[1], device=tokens.device) < widths.unsqueeze(-1)
-        strangers = tokens[fed & (tokens >= runner.vocab_size)]
-        if len(strangers) > 0:
-            raise ValueError(
-                f"token id {int(strangers[0])} was written by the model of {self._vocab_size} tokens, but the {name} "
-                f"model embeds only {runner.vocab_size}; use a pair with one tokenizer"
-            )
+    def _check_numbers(
+        self, scores: Scores, confidence: Sequence[Sequence[float]], positions: Sequence[int], name: str
+    ) -> None:
+        """Raise ValueError where one of a row's first ``positions`` has no distribution: its largest probability is
+        NaN if and only if a logit is NaN or infinite, or all of them are -inf."""
+        for row, (sure, counted) in enumerate(zip(confidence, positions, strict=True)):
+            if all(number == number for number in sure[:counted]):
+                continue
+            where = f"in row {row} after {self._rows.lengths[row] - self._request.prompt.shape[1]} written tokens"
+            raw = scores.raw[row, :counted]
+            if bool((raw.isnan() | (raw == torch.inf)).any()):
+                raise ValueError(
+                    f"the {name} model's logits are NaN or infinite {where}; "
+                    "check its weights and dtype (float16 overflows in most T5 models: use bfloat16 or float32)"
+                )
+            raise ValueError(f"no token is left for the {name} model {where}: the logits processors forbid all of them")
 
-    def _check_numbers(self, raw: Tensor, positions: Tensor, name: str) -> None:
-        counted = torch.arange(raw.shape[1], device=raw.device) < positions.unsqueeze(-1)
-        broken = ((raw.isnan() | (raw == torch.inf)).any(-1) & counted).any(-1)
-        if bool(broken.any()):
-            row = int(broken.nonzero()[0])
-            step = int(self._rows.lengths[row]) - self._request.prompt.shape[1]
-            raise ValueError(
-                f"the {name} model's logits are NaN or infinite in row {row} after {step} written tokens; "
-                "check its weights and dtype (float16 overflows in most T5 models: use bfloat16 or float32)"
-            )
 
-    def _sequences(self) -> Tensor:
-        rows = self._rows
-        width = int(rows.lengths.max())
-        beyond = torch.arange(width, device=rows.tokens.device) >= rows.lengths.unsqueeze(-1)
-        return rows.tokens[:, :width].masked_fill(beyond, self._request.pad_token_id)
+def _where(flags: Sequence[bool]) -> list[int]:
+    """The rows whose flag is set."""
+    return [row for row, flag in enumerate(flags) if flag]
+
+
+def _columns(logits: Tensor, counted: Sequence[int], first: Sequence[int], width: int) -> Tensor:
+    """(B, W, V) to (B, width, V): each row from its own ``first`` column on. Rows that are not ``counted`` may get
+    anything, and so may columns beyond W."""
+    if len(set(counted)) == 1 and counted[0] + width <= logits.shape[1]:
+        return logits[:, counted[0] : counted[0] + width]
+    columns = torch.tensor(first).unsqueeze(-1) + torch.arange(width)
+    columns = columns.clamp(0, logits.shape[1] - 1).to(logits.device)
+    return logits.gather(1, columns.unsqueeze(-1).expand(-1, -1, logits.shape[-1]))
 
 
 def _fit_vocabulary(logits: Tensor, vocab_size: int) -> Tensor:
@@ -213,4 +294,14 @@ def _fit_vocabulary(logits: Tensor, vocab_size: int) -> Tensor:
     missing = vocab_size - logits.shape[-1]
     if missing > 0:
         return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf)
-    return logits[..., :vocab_size]
+    return logits[..., :vocab_size] if missing < 0 else logits
+
+
+def _to_host(*values: Tensor) -> list[Any]:
+    """Tensors as nested lists; on an accelerator all of them in one transfer."""
+    if values[0].device.type == "cpu":
+        return [value.tolist() for value in values]
+    # float64 holds every token id exactly.
+    together = torch.cat([value.flatten().double() for value in values]).cpu()
+    parts = torch.split(together, [value.numel() for value in values])
+    return [part.to(value.dtype).view(value.shape).tolist() for part, value in zip(parts, values, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,35 +32,29 @@ class Request:
 
 
 class Rows:
-    """What has been written. B rows of at most T tokens."""
+    """What has been written: B rows, kept on the host, where the loop decides about each of them."""
 
     def __init__(self, request: Request) -> None:
-        prompt = request.prompt
-        batch_size, prompt_length = prompt.shape
-        self.limit = prompt_length + request.max_new_tokens
-        self.tokens = torch.full((batch_size, self.limit), request.pad_token_id, dtype=torch.long, device=prompt.device)
-        """(B, T) int64; beyond ``lengths`` only leftovers of discarded drafts"""
-        self.tokens[:, :prompt_length] = prompt
-        self.lengths = torch.full((batch_size,), prompt_length, device=prompt.device)
-        """(B,) int64 tokens that stand, the draft of the running round included"""
-        self.is_open = torch.ones(batch_size, dtype=torch.bool, device=prompt.device)
-        """(B,) bool"""
-        self._eos = torch.tensor(request.eos_token_ids, dtype=torch.long, device=prompt.device)
+        self._device = request.prompt.device
+        self._pad = request.pad_token_id
+        self._eos = frozenset(request.eos_token_ids)
+        self.limit = request.prompt.shape[1] + request.max_new_tokens
+        """tokens of a row at most, prompt included"""
+        self.tokens: list[list[int]] = request.prompt.tolist()
+        """of each row, the draft of the running round included"""
+        self.is_open = [True] * len(self.tokens)
 
-    def write(self, tokens: Tensor, where: Tensor) -> None:
-        """Append one of the (B,) tokens to each row of the (B,) bool mask."""
-        rows = where.nonzero().squeeze(-1)
-        self.tokens[rows, self.lengths[rows]] = tokens[rows]
-        self.lengths = self.lengths + where
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row, prompt included."""
+        return [len(row) for row in self.tokens]
 
-    def last(self) -> Tensor:
-        """(B,) the last token that stands."""
-        return self.tokens.gather(1, (self.lengths - 1).unsqueeze(-1)).squeeze(-1)
+    def is_eos(self, token: int) -> bool:
+        return token in self._eos
 
-    def is_eos(self, tokens: Tensor) -> Tensor:
-        return torch.isin(tokens, self._eos)
-
-    def span(self, start: Tensor, width: int) -> Tensor:
-        """(B, width) tokens from (B,) ``start`` on; places beyond the limit repeat its last token."""
-        columns = start.unsqueeze(-1) + torch.arange(width, device=start.device)
-        return self.tokens.gather(1, columns.clamp(max=self.limit - 1))
+    def tensor(self, starts: Sequence[int] | None = None) -> Tensor:
+        """(B, T) int64: each row from its start on (None = from its beginning), padded on the right."""
+        rows = self.tokens if starts is None else [row[start:] for row, start in zip(self.tokens, starts, strict=True)]
+        longest = max(len(row) for row in rows)
+        padded = [row + [self._pad] * (longest - len(row)) for row in rows]
+        return torch.tensor(padded, dtype=torch.long, device=self._device).view(len(rows), longest)

@@ -106,14 +106,14 @@ class RowStreams:
             raise ValueError(f"generator {elsewhere[0]} is on another device than the models ({device.type})")
         return cls(list(generator))
 
-    def draw(self, n: int, where: Tensor) -> Tensor:
-        """(B, n) float32 in [0, 1): the next n numbers of the rows of the (B,) bool mask, and zeros. The streams of the
+    def draw(self, n: int, where: Sequence[bool]) -> Tensor:
+        """(B, n) float32 in [0, 1): the next n numbers of the B rows whose flag is set, and zeros. The streams of the
         other rows stand still."""
         return torch.stack(
             [
                 torch.rand(n, generator=generator, device=generator.device)
                 if drawing
                 else torch.zeros(n, device=generator.device)
-                for generator, drawing in zip(self._generators, where.tolist(), strict=True)
+                for generator, drawing in zip(self._generators, where, strict=True)
             ]
         )

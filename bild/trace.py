@@ -8,13 +8,11 @@ large model's, after confidence ended the draft), "rollback" (the large model's,
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from bild.types import DecodeOutput, Draft, RowStats, TokenTrace
+from bild.types import DecodeOutput, RowStats, TokenTrace
 
 
 class Recorder:
@@ -24,47 +22,40 @@ class Recorder:
         self._counts = [dict.fromkeys(RowStats.__dataclass_fields__, 0) for _ in range(batch_size)]
         self._traces: list[list[TokenTrace]] = [[] for _ in range(batch_size)]
 
-    def step(self, model: str, taking_part: Tensor) -> None:
-        """A pass of the "small" or "large" model; (B,) bool rows that took part."""
-        for row in taking_part.nonzero().squeeze(-1).tolist():
-            self._counts[row][f"{model}_steps"] += 1
+    def step(self, model: str, taking_part: Sequence[bool]) -> None:
+        """A pass of the "small" or "large" model, and which rows took part."""
+        for counts, takes_part in zip(self._counts, taking_part, strict=True):
+            counts[f"{model}_steps"] += takes_part
 
     def round(
         self,
+        row: int,
         *,
-        was_open: Tensor,
-        draft: Draft,
-        n_accepted: Tensor,
-        n_written: Tensor,
-        next_tokens: Tensor,
-        large_confidence: Tensor,
+        drafted: Sequence[int],
+        confidence: Sequence[float],
+        stopped: bool,
+        n_accepted: int,
+        n_written: int,
+        next_token: int,
+        large_confidence: float,
     ) -> None:
-        """A settled round, every argument (B,): rows that took part, accepted and written tokens, the large model's
-        token and its confidence."""
-        drafts, confidence = draft.tokens.tolist(), draft.confidence.tolist()
-        columns = torch.stack([draft.n_drafted, draft.stopped.long(), n_accepted, n_written, next_tokens], 1).tolist()
-        large_confidences = large_confidence.tolist()
-        for row in was_open.nonzero().squeeze(-1).tolist():
-            drafted, stopped, accepted, written, next_token = columns[row]
-            # A stopping criterion may have cut accepted tokens: discarded, but not rolled back.
-            kept = min(accepted, written)
-            turn = self._counts[row]["rounds"]
-            self._traces[row] += [
-                TokenTrace(token, "small", turn, sureness, "draft" if place < kept else "discarded")
-                for place, (token, sureness) in enumerate(
-                    zip(drafts[row][:drafted], confidence[row][:drafted], strict=True)
-                )
-            ]
-            if written > accepted:
-                reason = _reason(drafted, accepted, bool(stopped))
-                self._traces[row].append(TokenTrace(next_token, "large", turn, large_confidences[row], reason))
-            counts = self._counts[row]
-            counts["rounds"] += 1
-            counts["drafted"] += drafted
-            counts["accepted"] += kept
-            counts["rolled_back"] += drafted - accepted
-            counts["fallbacks"] += stopped
-            counts["tokens"] += written
+        """A settled round of one row: the small model's tokens and its confidence in each, how many of them were
+        accepted and how many tokens written, the large model's token and its confidence."""
+        # A stopping criterion may have cut accepted tokens: discarded, but not rolled back.
+        kept = min(n_accepted, n_written)
+        counts, trace = self._counts[row], self._traces[row]
+        turn = counts["rounds"]
+        for place, (token, sure) in enumerate(zip(drafted, confidence, strict=True)):
+            trace.append(TokenTrace(token, "small", turn, sure, "draft" if place < kept else "discarded"))
+        if n_written > n_accepted:
+            reason = _reason(len(drafted), n_accepted, stopped)
+            trace.append(TokenTrace(next_token, "large", turn, large_confidence, reason))
+        counts["rounds"] += 1
+        counts["drafted"] += len(drafted)
+        counts["accepted"] += kept
+        counts["rolled_back"] += len(drafted) - n_accepted
+        counts["fallbacks"] += stopped
+        counts["tokens"] += n_written
 
     def stats(self) -> list[RowStats]:
         """One entry per row."""

@@ -34,6 +34,11 @@ class Scores:
         """(..., V) the distribution that tokens are drawn from: temperature, top-k, top-p; one-hot when greedy."""
         return self.sampler.distribution(self.processed)
 
+    @cached_property
+    def confidence(self) -> Tensor:
+        """(...) the largest plain probability."""
+        return self.plain.amax(-1)
+
     def pick(self, uniforms: Tensor | None) -> Tensor:
         """(...) the token that the model writes at each position; ``uniforms`` (...) in [0, 1), unused when greedy."""
         return self.sampler.pick(self.processed, uniforms)

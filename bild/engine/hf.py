@@ -61,10 +61,10 @@ class HuggingFaceRunner:
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._lanes: list[_Lane] = []
-        self._lengths = torch.zeros(0, dtype=torch.long)
+        self._lengths: list[int] = []
 
     @property
-    def lengths(self) -> Tensor:
+    def lengths(self) -> list[int]:
         return self._lengths
 
     @property
@@ -76,29 +76,27 @@ class HuggingFaceRunner:
         # Without a config the caches grow layer by layer: T5 sizes them from num_layers, which is the encoder's depth.
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         self._lanes = [_Lane(list(range(hidden.shape[0])), 0, hidden, mask, cache)]
-        self._lengths = torch.zeros(hidden.shape[0], dtype=torch.long, device=hidden.device)
+        self._lengths = [0] * hidden.shape[0]
 
-    def extend(self, tokens: Tensor, widths: Tensor) -> Tensor:
-        width_of = widths.tolist()
-        self._split(width_of)
+    def extend(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
+        self._split(widths)
         logits = torch.zeros(*tokens.shape, self.vocab_size, dtype=self._model.dtype, device=tokens.device)
         for lane in self._lanes:
-            width = width_of[lane.rows[0]]
+            width = widths[lane.rows[0]]
             if width > 0:
                 logits[lane.rows, :width] = self._forward(lane, tokens[lane.rows, :width])
                 lane.length += width
-        self._lengths = self._lengths + widths
+        self._lengths = [length + width for length, width in zip(self._lengths, widths, strict=True)]
         return logits
 
-    def rollback(self, lengths: Tensor) -> None:
-        length_of = lengths.tolist()
-        self._split(length_of)
+    def rollback(self, lengths: Sequence[int]) -> None:
+        self._split(lengths)
         for lane in self._lanes:
-            surplus = lane.length - length_of[lane.rows[0]]
+            surplus = lane.length - lengths[lane.rows[0]]
             if surplus > 0:
                 lane.cache.self_attention_cache.crop(-surplus)
                 lane.length -= surplus
-        self._lengths = lengths.clone()
+        self._lengths = list(lengths)
 
     def _forward(self, lane: _Lane, tokens: Tensor) -> Tensor:
         output = self._model(

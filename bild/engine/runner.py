@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -14,8 +15,8 @@ class Runner(Protocol):
     """
 
     @property
-    def lengths(self) -> Tensor:
-        """(B,) int64 tokens cached per row."""
+    def lengths(self) -> list[int]:
+        """Tokens cached per row."""
 
     @property
     def vocab_size(self) -> int:
@@ -24,12 +25,12 @@ class Runner(Protocol):
     def prefill(self, **encoder_inputs: Any) -> None:
         """Start B new rows: run the encoder once and forget whatever was cached."""
 
-    def extend(self, tokens: Tensor, widths: Tensor) -> Tensor:
+    def extend(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
         """Feed each row its first ``widths`` tokens, at its own length.
 
-        ``tokens`` (B, W) int64, ``widths`` (B,) int64 in 0..W; a row of width 0 is left alone. Returns logits
-        (B, W, V), meaningless from each row's width on; ``lengths`` grows by ``widths``.
+        ``tokens`` (B, W) int64, ``widths`` B numbers in 0..W; a row of width 0 is left alone. Returns logits
+        (B, W, V), meaningless from each row's width on; ``lengths`` grow by ``widths``.
         """
 
-    def rollback(self, lengths: Tensor) -> None:
-        """Forget what each row holds beyond ``lengths`` (B,), none longer than what is cached."""
+    def rollback(self, lengths: Sequence[int]) -> None:
+        """Forget what each row holds beyond its length in ``lengths``, none longer than what is cached."""

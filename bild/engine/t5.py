@@ -6,7 +6,7 @@ the tokens that count are computed: rows of different width lie one behind the o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,13 +128,13 @@ class T5Runner:
         self._decoder = decoder
         self._capacity = max_length
         self._bias = decoder.bias_of_distance(self._capacity)
-        self._lengths = torch.zeros(0, dtype=torch.long)
+        self._lengths: list[int] = []
         self._caches: list[Tensor] = []
         self._sources: list[tuple[Tensor, Tensor]] = []
         self._source_bias: Tensor | None = None
 
     @property
-    def lengths(self) -> Tensor:
+    def lengths(self) -> list[int]:
         return self._lengths
 
     @property
@@ -145,7 +145,7 @@ class T5Runner:
         hidden, mask = encode(self._model, encoder_inputs)
         decoder, rows = self._decoder, hidden.shape[0]
         width = 2 * decoder.n_heads * decoder.head_width
-        self._lengths = torch.zeros(rows, dtype=torch.long, device=hidden.device)
+        self._lengths = [0] * rows
         self._caches = [hidden.new_zeros(rows, self._capacity, width) for _ in decoder.layers]
         flat = hidden.reshape(-1, hidden.shape[-1])
         self._sources = [self._heads(layer.cross_kv(flat).view(*hidden.shape[:2], width)) for layer in decoder.layers]
@@ -154,7 +154,7 @@ class T5Runner:
             bias = torch.zeros(mask.shape, dtype=hidden.dtype, device=hidden.device)
             self._source_bias = bias.masked_fill_(mask == 0, -torch.inf)[:, None, None, :]
 
-    def extend(self, tokens: Tensor, widths: Tensor) -> Tensor:
+    def extend(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
         step = self._step(tokens, widths)
         decoder = self._decoder
         hidden = F.embedding(step.tokens, decoder.embedding)
@@ -162,32 +162,35 @@ class T5Runner:
             hidden = _settle(hidden + self._attend_to_itself(layer, cache, step, hidden))
             hidden = _settle(hidden + self._attend_to_source(layer, source, step, hidden))
             hidden = _settle(hidden + self._feed_forward(layer, hidden))
-        self._lengths = self._lengths + widths
+        self._lengths = [length + width for length, width in zip(self._lengths, widths, strict=True)]
         return step.block(decoder.head(self._norm(hidden, decoder.final_norm) * decoder.head_scale))
 
-    def rollback(self, lengths: Tensor) -> None:
-        self._lengths = lengths.clone()
+    def rollback(self, lengths: Sequence[int]) -> None:
+        self._lengths = list(lengths)
 
-    def _step(self, tokens: Tensor, widths: Tensor) -> _Step:
-        rows, width = tokens.shape
-        reach = int((self._lengths + widths).max())
+    def _step(self, tokens: Tensor, widths: Sequence[int]) -> _Step:
+        (rows, width), device = tokens.shape, tokens.device
+        reach = max(map(sum, zip(self._lengths, widths, strict=True)))
         if reach > self._capacity:
             raise ValueError(f"the cache holds {self._capacity} tokens a row, {reach} are needed")
-        columns = torch.arange(width, device=tokens.device)
-        positions = (self._lengths.unsqueeze(-1) + columns).clamp(max=self._capacity - 1)
-        slots = positions + torch.arange(rows, device=tokens.device).unsqueeze(-1) * self._capacity
-        distances = positions.unsqueeze(-1) - torch.arange(reach, device=tokens.device)
-        bias = self._bias[:, distances + self._capacity].transpose(0, 1)
-        counts = columns < widths.unsqueeze(-1)
-        places = None if bool(counts.all()) else counts.flatten().nonzero().squeeze(-1)
-        flat_tokens, flat_slots = tokens.flatten(), slots.flatten()
+        columns = torch.arange(width, device=device)
+        positions = torch.tensor(self._lengths, device=device).unsqueeze(-1) + columns
+        slots = (positions + torch.arange(rows, device=device).unsqueeze(-1) * self._capacity).flatten()
+        places = None
+        if min(widths) < width:
+            counts = columns < torch.tensor(widths, device=device).unsqueeze(-1)
+            places = counts.flatten().nonzero().squeeze(-1)
+            positions = positions.clamp(max=self._capacity - 1)
+        # Distance d is in column capacity + d of the table.
+        distances = (positions + self._capacity).unsqueeze(-1) - torch.arange(reach, device=device)
+        flat = tokens.flatten()
         return _Step(
-            tokens=flat_tokens if places is None else flat_tokens[places],
-            slots=flat_slots if places is None else flat_slots[places],
+            tokens=flat if places is None else flat[places],
+            slots=slots if places is None else slots[places],
             places=places,
             shape=(rows, width),
             reach=reach,
-            bias=bias,
+            bias=self._bias[:, distances].transpose(0, 1),
         )
 
     def _attend_to_itself(self, layer: DecoderLayer, cache: Tensor, step: _Step, hidden: Tensor) -> Tensor:

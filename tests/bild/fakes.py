@@ -41,17 +41,17 @@ class FakeRunner:
         self.passes = 0
 
     @property
-    def lengths(self) -> Tensor:
-        return torch.tensor([len(tokens) for tokens in self.cached])
+    def lengths(self) -> list[int]:
+        return [len(tokens) for tokens in self.cached]
 
-    def extend(self, tokens: Tensor, widths: Tensor) -> Tensor:
+    def extend(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
         assert tokens.shape[0] == len(self.cached) == len(widths)
-        assert int(widths.min()) >= 0
-        assert 1 <= int(widths.max()) <= tokens.shape[1]
+        assert min(widths) >= 0
+        assert 1 <= max(widths) <= tokens.shape[1]
         self.passes += 1
         # What the protocol calls meaningless is poison here.
         logits = torch.full((*tokens.shape, self.vocab_size), torch.nan, dtype=torch.float64)
-        for row, width in enumerate(widths.tolist()):
+        for row, width in enumerate(widths):
             for column, token in enumerate(tokens[row, :width].tolist()):
                 # The start token stands at position 0 and nowhere else: a row fed from a wrong position trips here.
                 assert (token == START) == (len(self.cached[row]) == 0), f"row {row}: {token} after {self.cached[row]}"
@@ -59,8 +59,8 @@ class FakeRunner:
                 logits[row, column] = torch.tensor(self._models[row](tuple(self.cached[row])), dtype=torch.float64)
         return logits
 
-    def rollback(self, lengths: Tensor) -> None:
-        for row, length in enumerate(lengths.tolist()):
+    def rollback(self, lengths: Sequence[int]) -> None:
+        for row, length in enumerate(lengths):
             assert 0 <= length <= len(self.cached[row])
             del self.cached[row][length:]
 

@@ -57,20 +57,20 @@ def play(model, engine: str, seed: int, steps: int) -> None:
     for _ in range(steps):
         if dice.random() < 0.4 and any(held):
             lengths = [dice.randint(max(0, len(tokens) - 4), len(tokens)) for tokens in held]
-            runner.rollback(torch.tensor(lengths))
+            runner.rollback(lengths)
             held = [tokens[:length] for tokens, length in zip(held, lengths, strict=True)]
         else:
             widths = [dice.choice([0, 1, 1, 2, 4]) for _ in LENGTHS]
             widths[dice.randrange(len(widths))] = dice.randint(1, 3)
             tokens = torch.tensor([[dice.randrange(1, VOCAB) for _ in range(max(widths))] for _ in LENGTHS])
-            logits = runner.extend(tokens, torch.tensor(widths))
+            logits = runner.extend(tokens, widths)
             assert logits.shape == (len(LENGTHS), max(widths), VOCAB)
             for row, width in enumerate(widths):
                 held[row] += tokens[row, :width].tolist()
                 if width > 0:
                     expected = fresh(model, ids[row : row + 1, : LENGTHS[row]], held[row])[-width:]
                     torch.testing.assert_close(logits[row, :width], expected, rtol=1e-9, atol=1e-9)
-        assert runner.lengths.tolist() == [len(tokens) for tokens in held]
+        assert runner.lengths == [len(tokens) for tokens in held]
 
 
 PAIRINGS = [(name, engine) for name in MODELS for engine in ("hf", "static") if (name, engine) != ("bart", "static")]
@@ -102,12 +102,12 @@ def test_rollback_then_decode_is_a_fresh_prefill(engine):
     used, new = make_runner(model, engine, 100), make_runner(model, engine, 100)
     for runner in (used, new):
         runner.prefill(input_ids=ids, attention_mask=mask)
-    used.extend(tokens, torch.tensor([6, 5, 2]))
-    used.rollback(torch.tensor([2, 0, 1]))
-    assert used.lengths.tolist() == [2, 0, 1]
-    new.extend(tokens, torch.tensor([2, 0, 1]))
+    used.extend(tokens, [6, 5, 2])
+    used.rollback([2, 0, 1])
+    assert used.lengths == [2, 0, 1]
+    new.extend(tokens, [2, 0, 1])
     others = tokens.flip(0)
-    after = [runner.extend(others, torch.tensor([3, 2, 4])) for runner in (used, new)]
+    after = [runner.extend(others, [3, 2, 4]) for runner in (used, new)]
     for row, width in enumerate((3, 2, 4)):
         torch.testing.assert_close(after[0][row, :width], after[1][row, :width], rtol=1e-9, atol=1e-9)
 
@@ -118,11 +118,11 @@ def test_prefill_forgets_everything(engine):
     ids, mask = sources(9, LENGTHS)
     runner = make_runner(model, engine, 100)
     runner.prefill(input_ids=ids, attention_mask=mask)
-    runner.extend(torch.full((3, 2), 5), torch.tensor([2, 1, 0]))
+    runner.extend(torch.full((3, 2), 5), [2, 1, 0])
     other, _ = sources(10, [5, 5])
     runner.prefill(input_ids=other)
-    assert runner.lengths.tolist() == [0, 0]
-    logits = runner.extend(torch.zeros(2, 1, dtype=torch.long), torch.tensor([1, 1]))
+    assert runner.lengths == [0, 0]
+    logits = runner.extend(torch.zeros(2, 1, dtype=torch.long), [1, 1])
     torch.testing.assert_close(logits[1], fresh(model, other[1:], [0]), rtol=1e-9, atol=1e-9)
 
 
@@ -132,11 +132,11 @@ def test_a_row_of_width_zero_is_left_alone(engine):
     ids, mask = sources(9, LENGTHS)
     runner = make_runner(model, engine, 100)
     runner.prefill(input_ids=ids, attention_mask=mask)
-    first = runner.extend(torch.tensor([[0], [0], [0]]), torch.tensor([1, 1, 1]))
-    runner.extend(torch.tensor([[7], [8], [9]]), torch.tensor([1, 0, 1]))
-    assert runner.lengths.tolist() == [2, 1, 2]
-    runner.rollback(torch.tensor([0, 0, 0]))
-    assert torch.allclose(first, runner.extend(torch.tensor([[0], [0], [0]]), torch.tensor([1, 1, 1])))
+    first = runner.extend(torch.tensor([[0], [0], [0]]), [1, 1, 1])
+    runner.extend(torch.tensor([[7], [8], [9]]), [1, 0, 1])
+    assert runner.lengths == [2, 1, 2]
+    runner.rollback([0, 0, 0])
+    assert torch.allclose(first, runner.extend(torch.tensor([[0], [0], [0]]), [1, 1, 1]))
 
 
 @torch.no_grad()
@@ -148,7 +148,7 @@ def test_given_encoder_outputs_are_used_and_not_computed_again(monkeypatch, engi
     monkeypatch.setattr(model.encoder, "forward", lambda *args, **kwargs: pytest.fail("the encoder ran again"))
     runner = make_runner(model, engine, 100)
     runner.prefill(encoder_outputs=encoded, attention_mask=None)
-    logits = runner.extend(torch.tensor([[0, 5]]), torch.tensor([2]))
+    logits = runner.extend(torch.tensor([[0, 5]]), [2])
     torch.testing.assert_close(logits[0], expected, rtol=1e-9, atol=1e-9)
 
 

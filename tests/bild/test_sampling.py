@@ -122,8 +122,8 @@ def test_tokens_come_as_often_as_they_should():
 # Streams
 
 
-def everyone(n: int) -> torch.Tensor:
-    return torch.ones(n, dtype=torch.bool)
+def everyone(n: int) -> list[bool]:
+    return [True] * n
 
 
 def test_a_rows_numbers_do_not_depend_on_its_neighbours():
@@ -136,7 +136,7 @@ def test_a_rows_numbers_do_not_depend_on_its_neighbours():
 def test_streams_of_rows_that_draw_nothing_stand_still():
     streams = RowStreams([torch.Generator().manual_seed(seed) for seed in (9, 5)])
     twin = RowStreams([torch.Generator().manual_seed(5)])
-    drawn = streams.draw(4, torch.tensor([True, False]))
+    drawn = streams.draw(4, [True, False])
     assert drawn.shape == (2, 4)
     assert drawn[1].tolist() == [0.0] * 4
     assert streams.draw(4, everyone(2))[1].equal(twin.draw(4, everyone(1))[0])

@@ -56,7 +56,7 @@ def test_float32_logits_are_those_of_transformers(model, width):
     expected = model(input_ids=ids, attention_mask=mask, decoder_input_ids=tokens).logits
     runner = make_runner(model, "static", width)
     runner.prefill(input_ids=ids, attention_mask=mask)
-    logits = runner.extend(tokens, torch.tensor([width, width]))
+    logits = runner.extend(tokens, [width, width])
     assert float((logits - expected).norm() / expected.norm()) < 1e-5
 
 
@@ -73,7 +73,7 @@ def test_half_precision_is_that_of_transformers(dtype):
     expected = model(encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=tokens).logits.float()
     runner = make_runner(model, "static", 6)
     runner.prefill(encoder_outputs=encoded, attention_mask=mask)
-    logits = runner.extend(tokens, torch.tensor([6, 6])).float()
+    logits = runner.extend(tokens, [6, 6]).float()
     assert float((logits - expected).norm() / expected.norm()) < (0.02 if dtype == torch.bfloat16 else 0.002)
 
 
@@ -154,7 +154,7 @@ def test_int8_is_lossless_against_the_large_model_on_int8(seed, do_sample):
 def logits_now(model, engine="static"):
     runner = make_runner(model, engine, 4)
     runner.prefill(input_ids=torch.tensor([[5, 6, 1]]))
-    return runner.extend(torch.tensor([[0, 3]]), torch.tensor([2]))
+    return runner.extend(torch.tensor([[0, 3]]), [2])
 
 
 def in_place(model):
@@ -217,6 +217,6 @@ def test_what_the_step_would_not_see_goes_through_the_models_own_forward():
 def test_a_full_cache_refuses_before_it_overflows():
     runner = make_runner(tiny_t5(7), "static", 3)
     runner.prefill(input_ids=torch.tensor([[5, 6, 1]]))
-    runner.extend(torch.tensor([[0, 3]]), torch.tensor([2]))
+    runner.extend(torch.tensor([[0, 3]]), [2])
     with pytest.raises(ValueError, match="the cache holds 3 tokens a row, 4 are needed"):
-        runner.extend(torch.tensor([[4, 5]]), torch.tensor([2]))
+        runner.extend(torch.tensor([[4, 5]]), [2])
