@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 INT8_LIMIT = 127
+WORTH_PACKING = 1 << 18  # weights; a call into oneDNN costs as much as reading about as many
 
 
 class Linear(Protocol):
@@ -110,7 +111,7 @@ def make_linear(weight: Tensor, *, int8: bool) -> Linear:
     if int8:
         return Int8Linear(weight) if _has_onednn("onednn", "qlinear_pointwise") else ExactInt8Linear(weight)
     packs = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16)
-    if packs and _has_onednn("mkldnn", "_linear_pointwise"):
+    if packs and weight.numel() >= WORTH_PACKING and _has_onednn("mkldnn", "_linear_pointwise"):
         return PackedLinear(weight)
     return PlainLinear(weight)
 

@@ -1,11 +1,12 @@
-"""Decoders made ready once per model and kept as long as the model lives, never past a change of its weights."""
+"""Decoders made ready once per model and kept as long as the model lives, never past a change of it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import MT5ForConditionalGeneration, PreTrainedModel, T5ForConditionalGeneration
 
 from bild.engine.t5 import T5Decoder
@@ -14,58 +15,77 @@ FAMILY = (T5ForConditionalGeneration, MT5ForConditionalGeneration)
 PROBES = 8  # values of each weight that are compared
 
 
-class _Prepared:
-    """A decoder and what its model's weights were when it was made."""
-
-    def __init__(self, model: PreTrainedModel, *, int8: bool) -> None:
-        self.decoder = T5Decoder(model, int8=int8)
-        self._identity = _identity(model)
-        # Views: they keep the old weights' memory from being given to new ones, so that an address says who is who.
-        self._probes = [_probe(weight) for weight in _weights(model)]
-        self._values = self._read()
-
-    def is_current(self, model: PreTrainedModel) -> bool:
-        """No weight has been replaced, moved, cast or written to since; also not through ``parameter.data``, which
-        leaves no mark but the values, of which a few are compared."""
-        return self._identity == _identity(model) and torch.equal(self._values, self._read())
-
-    def _read(self) -> Tensor:
-        return torch.cat(self._probes)
-
-
-_kept: WeakKeyDictionary[PreTrainedModel, dict[bool, _Prepared]] = WeakKeyDictionary()
-
-
-def t5_decoder(model: PreTrainedModel, *, int8: bool) -> T5Decoder:
-    """The decoder of ``model``, made anew if its weights have changed."""
-    kept = _kept.setdefault(model, {})
-    if int8 not in kept or not kept[int8].is_current(model):
-        kept[int8] = _Prepared(model, int8=int8)
-    return kept[int8].decoder
-
-
 def why_not_t5(model: PreTrainedModel) -> str | None:
     """Why the T5 decoder cannot stand in for this model's own forward; None if it can."""
     if type(model) not in FAMILY:
         return f"it serves {' and '.join(one.__name__ for one in FAMILY)}, and this is a {type(model).__name__}"
-    for name, module in model.decoder.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks:
-            return f"decoder.{name} has forward hooks, which it would not call"
-        if not type(module).__module__.startswith(("torch.nn.modules.", "transformers.")):
-            return f"decoder.{name} is a {type(module).__name__}, not what transformers puts there"
-    devices = {str(weight.device) for weight in model.parameters()}
-    if len(devices) > 1:
-        return f"its weights are spread over {', '.join(sorted(devices))}"
-    return None
+    watch = _watches.get(model)
+    if watch is None or not watch.is_current():
+        watch = _watches[model] = _Watch(model)
+    return watch.why_not
 
 
-def _weights(model: PreTrainedModel) -> list[Tensor]:
-    """Everything that the decoder reads."""
-    return [*model.decoder.parameters(), model.get_output_embeddings().weight]
+def t5_decoder(model: PreTrainedModel, *, int8: bool) -> T5Decoder:
+    """The decoder of a model that ``why_not_t5`` has just found fit, made anew if the model has changed."""
+    decoders = _watches[model].decoders
+    if int8 not in decoders:
+        decoders[int8] = T5Decoder(model, int8=int8)
+    return decoders[int8]
 
 
-def _identity(model: PreTrainedModel) -> list[tuple[object, ...]]:
-    return [(weight.data_ptr(), weight._version, weight.dtype, weight.device) for weight in _weights(model)]
+class _Watch:
+    """What a model's decoder was made of, to notice every change at every call in a few microseconds."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.decoders: dict[bool, T5Decoder] = {}
+        self._modules = list(_named_children("decoder", model.decoder))
+        heads = [model.get_output_embeddings(), model.get_input_embeddings()]
+        modules = [model.decoder, *(child for _, _, child, _ in self._modules), *heads]
+        self._homes = [(module._parameters, name) for module in modules for name in module._parameters]
+        self._identity = self._identify()
+        # Views: they keep the old weights' memory from being given to new ones, so that an address says who is who.
+        self._probes = [_probe(weight) for weight in self._weights()]
+        self._values = torch.cat(self._probes)
+        self.why_not = self._find_obstacle()
+
+    def is_current(self) -> bool:
+        """No module or weight has been replaced, moved, cast or written to since, and no hook added; nor has anything
+        been written through ``parameter.data``, which leaves no mark but the values, of which a few are compared."""
+        return (
+            all(children.get(key) is child for children, key, child, _ in self._modules)
+            and self._identity == self._identify()
+            and torch.equal(self._values, torch.cat(self._probes))
+            and self.why_not == self._find_obstacle()
+        )
+
+    def _weights(self) -> Iterator[Tensor]:
+        for parameters, name in self._homes:
+            weight = parameters[name]
+            if weight is not None:
+                yield weight
+
+    def _identify(self) -> list[tuple[object, ...]]:
+        return [(weight.data_ptr(), weight._version, weight.dtype, weight.device) for weight in self._weights()]
+
+    def _find_obstacle(self) -> str | None:
+        for _, _, module, name in self._modules:
+            if module._forward_hooks or module._forward_pre_hooks:
+                return f"{name} has forward hooks, which it would not call"
+            if not type(module).__module__.startswith(("torch.nn.modules.", "transformers.")):
+                return f"{name} is a {type(module).__name__}, not what transformers puts there"
+        devices = {str(weight.device) for weight in self._weights()}
+        return None if len(devices) == 1 else f"its weights are spread over {', '.join(sorted(devices))}"
+
+
+_watches: WeakKeyDictionary[PreTrainedModel, _Watch] = WeakKeyDictionary()
+
+
+def _named_children(name: str, module: nn.Module) -> Iterator[tuple[dict[str, nn.Module | None], str, nn.Module, str]]:
+    """Every module below ``module``: where it is kept, under which key, itself, and its full name."""
+    for key, child in module._modules.items():
+        if child is not None:
+            yield module._modules, key, child, f"{name}.{key}"
+            yield from _named_children(f"{name}.{key}", child)
 
 
 def _probe(weight: Tensor) -> Tensor:

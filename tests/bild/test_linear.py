@@ -77,8 +77,9 @@ def test_int8_of_zeros_is_zero():
 
 
 def test_the_product_that_is_made(monkeypatch):
-    weight = weights((64, 24))
+    weight = weights((1024, 256))
     assert isinstance(make_linear(weight, int8=False), PackedLinear)
+    assert isinstance(make_linear(weight[:64], int8=False), PlainLinear)
     assert isinstance(make_linear(weight.double(), int8=False), PlainLinear)
     assert isinstance(make_linear(weight, int8=True), Int8Linear)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)

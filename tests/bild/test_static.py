@@ -9,7 +9,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, MT5Config, MT5For
 import bild
 from bild.engine import make_runner
 from bild.engine.hf import HuggingFaceRunner
-from bild.engine.prepared import t5_decoder
+from bild.engine.prepared import t5_decoder, why_not_t5
 from bild.engine.t5 import T5Runner
 from pipelines.data.toy.de_en import ToyDeEn
 from tests.bild.models import pair, sources, tiny_t5
@@ -192,13 +192,17 @@ def test_changed_weights_are_never_stale(change, engine):
 
 def test_weights_are_prepared_once():
     model = tiny_t5(7, dtype=torch.float32)
-    assert t5_decoder(model, int8=False) is t5_decoder(model, int8=False)
-    assert t5_decoder(model, int8=True) is not t5_decoder(model, int8=False)
+    decoders = []
+    for _ in range(2):
+        assert why_not_t5(model) is None
+        decoders.append([t5_decoder(model, int8=int8) for int8 in (False, True)])
+    assert decoders[0][0] is decoders[1][0] is not decoders[0][1] is decoders[1][1]
 
 
 @torch.no_grad()
 def test_what_the_step_would_not_see_goes_through_the_models_own_forward():
     hooked = tiny_t5(7)
+    assert isinstance(make_runner(hooked, "auto", 9), T5Runner)
     hooked.decoder.block[0].register_forward_hook(lambda *_: None)
     assert isinstance(make_runner(hooked, "auto", 9), HuggingFaceRunner)
     with pytest.raises(ValueError, match=r"decoder.block.0 has forward hooks"):
@@ -208,6 +212,7 @@ def test_what_the_step_would_not_see_goes_through_the_models_own_forward():
         pass
 
     adapted = tiny_t5(7)
+    assert isinstance(make_runner(adapted, "auto", 9), T5Runner)
     adapted.decoder.block[1].layer[0].SelfAttention.q = Adapted(16, 16, bias=False).double()
     with pytest.raises(ValueError, match=r"decoder.block.1.layer.0.SelfAttention.q is a Adapted"):
         make_runner(adapted, "static", 9)
