@@ -5,9 +5,9 @@ from __future__ import annotations
 from transformers import PreTrainedModel
 
 from bild.engine.hf import HuggingFaceRunner
-from bild.engine.prepared import t5_decoder, why_not_t5
+from bild.engine.prepared import t5_halves, why_not_t5
 from bild.engine.runner import Runner
-from bild.engine.t5 import T5Runner
+from bild.engine.t5.runner import T5Runner
 
 ENGINES = ("auto", "hf", "static", "static+int8")
 
@@ -30,7 +30,7 @@ def make_runner(model: PreTrainedModel, engine: str, max_length: int) -> Runner:
     int8 = engine == "static+int8"
     if int8 and model.device.type != "cpu":
         raise ValueError(f"engine={engine!r} runs on the CPU, the model is on {model.device}; use engine='static'")
-    return T5Runner(model, t5_decoder(model, int8=int8), max_length)
+    return T5Runner(model, *t5_halves(model, int8=int8), max_length)
 
 
 def check_engine(engine: str) -> None:

@@ -12,7 +12,7 @@ from transformers import BartConfig, BartForConditionalGeneration
 
 from bild.engine import make_runner
 from bild.engine.hf import HuggingFaceRunner
-from bild.engine.t5 import T5Runner
+from bild.engine.t5.runner import T5Runner
 from tests.bild.models import VOCAB, pair, sources, tiny_t5
 
 LENGTHS = [6, 1, 4]

@@ -1,0 +1,73 @@
+"""The encoder: padding costs nothing outside attention. Knows one batch of sources and keeps nothing of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bild.engine.linear import Linear
+from bild.engine.t5.layers import FeedForward, Norm, in_heads, product, settle
+
+
+@dataclass(frozen=True)
+class EncoderLayer:
+    """What one encoder layer needs."""
+
+    norm: Norm
+    qkv: Linear
+    """D to 3A: query, key and value side by side"""
+    out: Linear
+    feed_forward: FeedForward
+
+
+class T5Encoder:
+    """The encoder half of a T5 or mT5. Stateless."""
+
+    def __init__(self, stack: Any, embedding: Tensor, *, int8: bool) -> None:
+        config = stack.config
+        self._n_heads: int = config.num_heads
+        self._embedding = embedding
+        self._attention = stack.block[0].layer[0].SelfAttention
+        self._final_norm = Norm(stack.final_layer_norm)
+        self._layers = []
+        for block in stack.block:
+            own = block.layer[0].SelfAttention
+            self._layers.append(
+                EncoderLayer(
+                    norm=Norm(block.layer[0].layer_norm),
+                    qkv=product(own.q, own.k, own.v, int8=int8),
+                    out=product(own.o, int8=int8),
+                    feed_forward=FeedForward(block.layer[1], config, int8=int8),
+                )
+            )
+
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """(B, S) token ids and mask to (B, S, D) hidden states, zero where the mask is."""
+        rows, width = input_ids.shape
+        places = None
+        bias = self._attention.compute_bias(width, width).detach()
+        if attention_mask is not None and not bool(attention_mask.all()):
+            places = attention_mask.flatten().nonzero().squeeze(-1)
+            bias = bias.masked_fill((attention_mask == 0)[:, None, None, :], -torch.inf)
+        bias = bias.expand(rows, -1, -1, -1)
+        flat = input_ids.flatten()
+        hidden = F.embedding(flat if places is None else flat[places], self._embedding)
+        for layer in self._layers:
+            block = _block(layer.qkv(layer.norm(hidden)), places, rows, width)
+            query, key, value = in_heads(block, 3, self._n_heads)
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)
+            mixed = mixed.transpose(1, 2).reshape(rows * width, -1)
+            hidden = settle(hidden + layer.out(mixed if places is None else mixed[places]))
+            hidden = settle(hidden + layer.feed_forward(hidden))
+        return _block(self._final_norm(hidden), places, rows, width)
+
+
+def _block(values: Tensor, places: Tensor | None, rows: int, width: int) -> Tensor:
+    """(N, X) of the tokens that count to (B, S, X)."""
+    if places is not None:
+        values = values.new_zeros(rows * width, values.shape[-1]).index_copy_(0, places, values)
+    return values.view(rows, width, -1)

@@ -1,0 +1,74 @@
+"""What the encoder's and the decoder's layers have in common: norm, attention bias, feed-forward.
+
+Knows transformers' modules and prepared products; knows no caches. N tokens, D model width, A heads times their width,
+H heads, E feed-forward width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.activations import ACT2FN
+
+from bild.engine.linear import Linear, make_linear
+
+
+def product(*modules: Any, int8: bool) -> Linear:
+    """The products of several ``nn.Linear`` with one input as a single one, their outputs side by side."""
+    weights = [module.weight.detach() for module in modules]
+    return make_linear(weights[0] if len(weights) == 1 else torch.cat(weights), int8=int8)
+
+
+class Norm:
+    """T5's norm: root mean square, no bias. The mean is taken in float32, as transformers does."""
+
+    def __init__(self, module: Any) -> None:
+        self._weight = module.weight.detach()
+        self._epsilon: float = module.variance_epsilon
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """(N, D) to (N, D) in the dtype of the weights."""
+        variance = hidden.float().square().mean(-1, keepdim=True)
+        scaled = hidden * torch.rsqrt(variance + self._epsilon)
+        narrow = scaled.to(self._weight.dtype) if self._weight.dtype.itemsize == 2 else scaled
+        return torch.mul(self._weight, narrow)
+
+
+class FeedForward:
+    """A feed-forward layer with its norm; relu, or gelu that is gated by a second product."""
+
+    def __init__(self, module: Any, config: Any, *, int8: bool) -> None:
+        dense = module.DenseReluDense
+        self._norm = Norm(module.layer_norm)
+        self._gated: bool = config.is_gated_act
+        self._act = ACT2FN[config.dense_act_fn]
+        self._up = product(dense.wi_0, dense.wi_1, int8=int8) if self._gated else product(dense.wi, int8=int8)
+        self._down = product(dense.wo, int8=int8)
+        # transformers keeps these weights in float32 in a float16 model.
+        self._down_dtype = dense.wo.weight.dtype
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """(N, D) to what is added to it."""
+        raised = self._up(self._norm(hidden))
+        if self._gated:
+            inner, gate = raised.chunk(2, dim=-1)
+            raised = self._act(inner) * gate
+        else:
+            raised = self._act(raised)
+        return self._down(raised.to(self._down_dtype))
+
+
+def settle(hidden: Tensor) -> Tensor:
+    """float16 saturates instead of overflowing, as in transformers."""
+    if hidden.dtype != torch.float16:
+        return hidden
+    limit = torch.finfo(torch.float16).max - 1000
+    return hidden.clamp(-limit, limit) if bool(hidden.isinf().any()) else hidden
+
+
+def in_heads(values: Tensor, parts: int, n_heads: int) -> tuple[Tensor, ...]:
+    """(B, T, parts * A) side by side to ``parts`` views (B, H, T, A / H)."""
+    split = values.view(*values.shape[:2], parts, n_heads, values.shape[-1] // (parts * n_heads))
+    return split.permute(2, 0, 3, 1, 4).unbind(0)

@@ -1,0 +1,156 @@
+"""A decoder step over preallocated caches, in which every row stands at its own length.
+
+Only the tokens that count are computed: rows of different width lie one behind the other, and meet in attention alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from bild.engine.encoder import encode
+from bild.engine.t5.decoder import DecoderLayer, T5Decoder
+from bild.engine.t5.encoder import T5Encoder
+from bild.engine.t5.layers import in_heads, settle
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The geometry of one call of ``extend``: N tokens that count, in a block of B rows and W columns."""
+
+    tokens: Tensor
+    """(N,)"""
+    slots: Tensor
+    """(N,) where their keys and values go among the B times C places of a cache"""
+    places: Tensor | None
+    """(N,) where they lie in the block, None if they fill it"""
+    shape: tuple[int, int]
+    """B, W"""
+    reach: int
+    """columns of the cache that any of them may look at"""
+    bias: Tensor
+    """(B, H, W, reach) position bias, -inf ahead"""
+
+    def block(self, values: Tensor) -> Tensor:
+        """(N, X) to (B, W, X); places that do not count hold zeros."""
+        if self.places is not None:
+            full = values.new_zeros(self.shape[0] * self.shape[1], values.shape[-1])
+            values = full.index_copy_(0, self.places, values)
+        return values.view(*self.shape, -1)
+
+    def flat(self, block: Tensor) -> Tensor:
+        """(B, W, X) to (N, X)."""
+        values = block.reshape(self.shape[0] * self.shape[1], -1)
+        return values if self.places is None else values[self.places]
+
+
+class T5Runner:
+    """``Runner`` over a T5. Caches are sized for ``max_length`` tokens a row; rollback moves no data.
+
+    ``encoder`` None = the model's own forward encodes.
+    """
+
+    def __init__(self, model: PreTrainedModel, encoder: T5Encoder | None, decoder: T5Decoder, max_length: int) -> None:
+        self._model = model
+        self._encoder = encoder
+        self._decoder = decoder
+        self._capacity = max_length
+        self._bias = decoder.bias_of_distance(self._capacity)
+        self._lengths: list[int] = []
+        self._caches: list[Tensor] = []
+        self._sources: list[tuple[Tensor, ...]] = []
+        self._source_bias: Tensor | None = None
+
+    @property
+    def lengths(self) -> list[int]:
+        return self._lengths
+
+    @property
+    def vocab_size(self) -> int:
+        return self._decoder.vocab_size
+
+    def prefill(self, **encoder_inputs: Any) -> None:
+        hidden, mask = self._encode(encoder_inputs)
+        decoder, rows = self._decoder, hidden.shape[0]
+        width = 2 * decoder.inner_width
+        self._lengths = [0] * rows
+        self._caches = [hidden.new_zeros(rows, self._capacity, width) for _ in decoder.layers]
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        self._sources = [
+            in_heads(layer.cross_kv(flat).view(*hidden.shape[:2], width), 2, decoder.n_heads)
+            for layer in decoder.layers
+        ]
+        self._source_bias = None
+        if mask is not None and not bool(mask.all()):
+            bias = torch.zeros(mask.shape, dtype=hidden.dtype, device=hidden.device)
+            self._source_bias = bias.masked_fill_(mask == 0, -torch.inf)[:, None, None, :]
+
+    def _encode(self, encoder_inputs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+        """This engine's encoder on token ids and mask; the model's own on anything else."""
+        if self._encoder is None or not encoder_inputs.keys() <= {"input_ids", "attention_mask"}:
+            return encode(self._model, encoder_inputs)
+        mask = encoder_inputs.get("attention_mask")
+        return self._encoder(encoder_inputs["input_ids"], mask), mask
+
+    def extend(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
+        step = self._step(tokens, widths)
+        decoder = self._decoder
+        hidden = F.embedding(step.tokens, decoder.embedding)
+        for layer, cache, source in zip(decoder.layers, self._caches, self._sources, strict=True):
+            hidden = settle(hidden + self._attend_to_itself(layer, cache, step, hidden))
+            hidden = settle(hidden + self._attend_to_source(layer, source, step, hidden))
+            hidden = settle(hidden + layer.feed_forward(hidden))
+        self._lengths = [length + width for length, width in zip(self._lengths, widths, strict=True)]
+        return step.block(decoder.head(decoder.final_norm(hidden) * decoder.head_scale))
+
+    def rollback(self, lengths: Sequence[int]) -> None:
+        self._lengths = list(lengths)
+
+    def _step(self, tokens: Tensor, widths: Sequence[int]) -> _Step:
+        (rows, width), device = tokens.shape, tokens.device
+        reach = max(map(sum, zip(self._lengths, widths, strict=True)))
+        if reach > self._capacity:
+            raise ValueError(f"the cache holds {self._capacity} tokens a row, {reach} are needed")
+        columns = torch.arange(width, device=device)
+        positions = torch.tensor(self._lengths, device=device).unsqueeze(-1) + columns
+        slots = (positions + torch.arange(rows, device=device).unsqueeze(-1) * self._capacity).flatten()
+        places = None
+        if min(widths) < width:
+            counts = columns < torch.tensor(widths, device=device).unsqueeze(-1)
+            places = counts.flatten().nonzero().squeeze(-1)
+            positions = positions.clamp(max=self._capacity - 1)
+        # Distance d is in column capacity + d of the table.
+        distances = (positions + self._capacity).unsqueeze(-1) - torch.arange(reach, device=device)
+        flat = tokens.flatten()
+        return _Step(
+            tokens=flat if places is None else flat[places],
+            slots=slots if places is None else slots[places],
+            places=places,
+            shape=(rows, width),
+            reach=reach,
+            bias=self._bias[:, distances].transpose(0, 1),
+        )
+
+    def _attend_to_itself(self, layer: DecoderLayer, cache: Tensor, step: _Step, hidden: Tensor) -> Tensor:
+        joined = layer.qkv(layer.self_norm(hidden))
+        inner = self._decoder.inner_width
+        cache.view(-1, cache.shape[-1]).index_copy_(0, step.slots, joined[:, inner:])
+        keys, values = in_heads(cache[:, : step.reach], 2, self._decoder.n_heads)
+        return layer.self_out(self._attend(step, joined[:, :inner], keys, values, step.bias))
+
+    def _attend_to_source(self, layer: DecoderLayer, source: tuple[Tensor, ...], step: _Step, hidden: Tensor) -> Tensor:
+        query = layer.cross_query(layer.cross_norm(hidden))
+        keys, values = source
+        return layer.cross_out(self._attend(step, query, keys, values, self._source_bias))
+
+    def _attend(self, step: _Step, query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+        """(N, A) queries over (B, H, T, A/H) keys and values to (N, A). T5 does not scale its products."""
+        (queries,) = in_heads(step.block(query), 1, self._decoder.n_heads)
+        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=1.0)
+        return step.flat(mixed.transpose(1, 2))
