@@ -78,6 +78,13 @@ def test_half_precision_is_that_of_transformers(dtype):
     assert float((logits - expected).norm() / expected.norm()) < (0.02 if dtype == torch.bfloat16 else 0.002)
 
 
+@torch.no_grad()
+def test_float16_saturates():
+    model = tiny_t5(2, width=64, dtype=torch.float32)
+    model.decoder.block[0].layer[2].DenseReluDense.wo.weight.mul_(1e6)
+    assert logits_now(model.half()).isfinite().all()
+
+
 def test_mt5_is_served():
     torch.manual_seed(0)
     config = MT5Config(

@@ -65,7 +65,7 @@ def settle(hidden: Tensor) -> Tensor:
     if hidden.dtype != torch.float16:
         return hidden
     limit = torch.finfo(torch.float16).max - 1000
-    return hidden.clamp(-limit, limit) if bool(hidden.isinf().any()) else hidden
+    return hidden.clamp(-limit, limit)
 
 
 def in_heads(values: Tensor, parts: int, n_heads: int) -> tuple[Tensor, ...]:
