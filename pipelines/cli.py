@@ -6,16 +6,22 @@ Knows nothing about models, tasks or policies.
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import hydra
-from hydra.errors import HydraException
-from omegaconf import DictConfig
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
+ALIKE = 0.7  # how much two words must have in common, from 0 to 1, for one to be taken for the other misspelt
 
 
 class UserError(Exception):
@@ -45,35 +51,114 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
+def complain(message: str) -> None:
+    """Print an error as one line on standard error."""
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+
+
 def fail(message: str) -> None:
     """Print one line on standard error and leave with status 2."""
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    complain(message)
     sys.exit(2)
 
 
 def entry(config_name: str, main: Callable[[DictConfig], None]) -> None:
     """Compose ``conf/{config_name}.yaml`` with the command line's overrides and run ``main`` on it.
 
-    A ``UserError``, a missing config group and a misspelt key end in one line and status 2.
-    Anything else is a defect and keeps its traceback.
+    What the user can mend ends in one line and status 2: a ``UserError``, a misspelt key or choice, a missing value, a
+    path that the file system refuses. Anything else is a defect and keeps its traceback.
     """
 
     def guarded(config: DictConfig) -> None:
-        try:
+        if "torch" not in sys.modules and sys.stderr.isatty():
+            print("loading libraries ...", file=sys.stderr, flush=True)  # silent seconds, before anything else is said
+        with _one_line(config_name):  # before Hydra sees the error and adds lines of its own
             main(config)
-        except (UserError, OmegaConfBaseException) as error:
-            fail(first_line(error))
-        except KeyboardInterrupt:
-            sys.exit(130)
 
     # Makes Hydra raise instead of printing its own abridged trace.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
+    with _one_line(config_name):
         hydra.main(version_base=None, config_path=str(CONF), config_name=config_name)(guarded)()
-    except (HydraException, OmegaConfBaseException) as error:
-        fail(first_line(error))
-    except OSError as error:
-        # A disk or a folder that refuses; whatever else is wrong is no OSError with a file's name.
-        if error.filename is None:
+
+
+@contextmanager
+def _one_line(config_name: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        told = explained(error, config_name)
+        if told is None:
             raise
-        fail(f"{error.filename}: {error.strerror}; choose another path, or mend its permissions")
+        fail(told)
+
+
+def explained(error: Exception, config_name: str) -> str | None:
+    """What to say of an error that the user can mend; None for a defect."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, HydraException):
+        return None if isinstance(error, InstantiationException) else _refused(error, config_name)
+    if isinstance(error, OmegaConfBaseException):
+        # Resolvers of this module raise a UserError, which OmegaConf wraps.
+        return first_line(error).removeprefix("UserError raised while resolving interpolation: ")
+    if isinstance(error, OSError) and error.filename is not None:  # without a file it is not about the disk
+        return f"{error.filename}: {error.strerror}; choose another path, or mend its permissions"
+    return None
+
+
+def _refused(error: HydraException, config_name: str) -> str:
+    """Which word of the command line Hydra refused, and what was probably meant."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        close = get_close_matches(name, error.options, cutoff=ALIKE)
+        remedy = f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(error.options)}"
+        return f"{group}={name}: there is no such choice; {remedy}"
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override}: cannot be read; write key=value, with quotes around a value of special characters"
+        )
+    told = first_line(error)
+    if unknown := re.match(r"Could not override '(.+?)'", told):
+        close = get_close_matches(unknown[1], _keys(config_name), cutoff=ALIKE)
+        remedy = f"did you mean {' or '.join(close)}?" if close else "--cfg job shows all of them"
+        return f"{unknown[1]}: there is no such key here; {remedy}"
+    if within := re.match(r"In '(.+?)': Could not override '(.+?)'", told):
+        overlay = within[1].replace("/", "=")
+        return f"{overlay}: is for another pipeline; it sets {within[2]}, which {config_name} does not have"
+    if several := re.match(r"Ambiguous value for argument '(.+)'", told):
+        return f"{several[1]}: more than one value; add -m to run them one after the other"
+    return told
+
+
+def _keys(config_name: str) -> list[str]:
+    """All keys that a command line may set, with the groups that this one chooses."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF), version_base=None):
+        groups = hydra.compose(config_name)
+        words = [word for word in sys.argv[1:] if "," not in word and (CONF / word.partition("=")[0]).is_dir()]
+        chosen = [word for word in words if word.partition("=")[0] in groups]
+        return list(_flat(OmegaConf.to_container(hydra.compose(config_name, chosen))))
+
+
+def _flat(nested: dict[str, Any], parent: str = "") -> Iterator[str]:
+    for name, value in nested.items():
+        yield parent + name
+        if isinstance(value, dict):
+            yield from _flat(value, f"{parent}{name}.")
+
+
+def _required(what: str, example: str, _node_: Node) -> None:
+    """Resolver ``${required:what,example}``: the value of a key that the user must give."""
+    key = _node_._get_full_key(None)
+    raise UserError(f"{key} is not set: give {what}, such as {key}={example}")
+
+
+def _last_part(path: str) -> str:
+    """Resolver ``${last_part:path}``: the name of a folder or of a hub repository."""
+    return Path(path).name
+
+
+OmegaConf.register_new_resolver("required", _required)
+OmegaConf.register_new_resolver("last_part", _last_part)

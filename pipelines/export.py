@@ -20,6 +20,7 @@ def main(config: DictConfig) -> None:
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     from pipelines.models import manifest
+    from pipelines.models.bars import hide_weight_bars
     from pipelines.training.final import write_final
 
     source, target = Path(config["from"]), Path(config.to)
@@ -33,6 +34,7 @@ def main(config: DictConfig) -> None:
         ) from error
     if target.exists():
         raise UserError(f"to={target} exists; give a new folder, or remove it first")
+    hide_weight_bars()
     model = AutoModelForSeq2SeqLM.from_pretrained(source, dtype=getattr(torch, config.dtype), use_safetensors=True)
     texts = {name: (source / name).read_text(encoding="utf-8") for name in KEPT if name in about["files"]}
     facts = {key: value for key, value in about.items() if key not in ("files", "format")}

@@ -5,9 +5,11 @@ Composes, runs, reports. Killed and started again with the same command it goes 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from omegaconf import DictConfig, OmegaConf
 
-from pipelines.cli import entry
+from pipelines.cli import UserError, entry
 
 
 def main(config: DictConfig) -> None:
@@ -17,25 +19,29 @@ def main(config: DictConfig) -> None:
     from pipelines.models.loading import identity, load
     from pipelines.training.identity import task_identity
     from pipelines.training.report import leave, say
-    from pipelines.training.run import train
+    from pipelines.training.run import held, train
 
     task, model, settings = (instantiated(config, node) for node in ("task", "model", "train"))
-    train_pairs, validation_pairs = task.load("train", config.limit), task.load("validation", config.limit)
-    texts = (text for column in ("source", "target") for text in train_pairs[column])
-    loaded = load(model, task.name, "finetune", texts=texts, seed=settings.seed)
-    say(loaded.note)
-    summary = train(
-        model=loaded.model,
-        tokenizer=loaded.tokenizer,
-        train_dataset=encode(train_pairs, loaded.tokenizer, task),
-        validation_dataset=encode(validation_pairs, loaded.tokenizer, task),
-        references=validation_pairs["target"],
-        task=task,
-        settings=settings,
-        out=config.out,
-        identity={**task_identity(task, train_pairs, validation_pairs), **identity(model)},
-        notes={"finetune.yaml": OmegaConf.to_yaml(config, resolve=True)},
-    )
+    if not isinstance(config.out, str) or not config.out:
+        raise UserError(f"out={config.out}: give a folder")
+    out = Path(config.out)
+    with held(out):
+        train_pairs, validation_pairs = task.load("train", config.limit), task.load("validation", config.limit)
+        texts = (text for column in ("source", "target") for text in train_pairs[column])
+        loaded = load(model, task.name, "finetune", texts=texts, seed=settings.seed)
+        say(loaded.note)
+        summary = train(
+            model=loaded.model,
+            tokenizer=loaded.tokenizer,
+            train_dataset=encode(train_pairs, loaded.tokenizer, task),
+            validation_dataset=encode(validation_pairs, loaded.tokenizer, task),
+            references=validation_pairs["target"],
+            task=task,
+            settings=settings,
+            out=out,
+            identity={**task_identity(task, train_pairs, validation_pairs), **identity(model)},
+            notes={"finetune.yaml": OmegaConf.to_yaml(config, resolve=True)},
+        )
     leave(summary)
 
 

@@ -1,8 +1,98 @@
-"""What every pipeline says in the same words."""
+"""What every pipeline says in the same words, and its answers to mistakes: what, where, and what was probably meant."""
+
+import io
+import sys
 
 import pytest
+from hydra.errors import InstantiationException
 
+from pipelines import cli
 from pipelines.cli import UserError, check_whole, counted
+
+
+@pytest.fixture
+def answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    """Type a command whose pipeline resolves every key; returns standard error of a refusal."""
+
+    def typed(command: str, main=lambda config: cli.OmegaConf.to_container(config, resolve=True)) -> str:
+        name, *overrides = command.split()
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *overrides])
+        with pytest.raises(SystemExit) as exit:
+            cli.entry(name, main)
+        assert exit.value.code == 2
+        told = capsys.readouterr().err
+        assert told.startswith("error: ")
+        assert told.count("\n") == 1
+        return told.removeprefix("error: ").strip()
+
+    return typed
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (
+            "finetune train.lerning_rate=1",
+            "train.lerning_rate: there is no such key here; did you mean train.learn",
+        ),
+        ("finetune max_steps=4", "max_steps: there is no such key here; did you mean train.max_steps or "),
+        ("finetune modle=tiny-small", "modle: there is no such key here; did you mean model?"),
+        ("finetune small=tiny-small", "small: there is no such key here; --cfg job shows all of them"),
+        ("evaluate bild=large_only bild.fallback=1", "bild.fallback: there is no such key here; --cfg job"),
+        ("finetune large=a small=b", "large: there is no such key here"),
+        ("finetune model=tiny-smal", "model=tiny-smal: there is no such choice; did you mean tiny-small"),
+        ("evaluate bild=bert", "bild=bert: there is no such choice; choose one of big_little, large_only, small_only"),
+        (
+            "finetune experiment=finetune_gird",
+            "experiment=finetune_gird: there is no such choice; did you mean fine",
+        ),
+        ("finetune experiment=xsum-aligned", "experiment=xsum-aligned: is for another pipeline; it sets large, which"),
+        ("finetune train.max_steps", "train.max_steps: cannot be read; write key=value"),
+        ("finetune task.data_files={a", "task.data_files={a: cannot be read; write key=value"),
+        ("finetune seed=1,2", "seed=1,2: more than one value; add -m to run them one after the other"),
+        ("finetune model=path", "model.path is not set: give a folder or a hub id, such as model.path=google/"),
+        ("evaluate large=path", "large.path is not set: give a folder or a hub id, such as large.path=google/"),
+        ("align small=path", "small.path is not set: give a folder"),
+        ("export to=x", "from is not set: give a finished checkpoint, such as from=checkpoints/"),
+    ],
+)
+def test_a_mistake_is_one_line_with_a_remedy(command: str, told: str, answer) -> None:
+    assert answer(command).startswith(told)
+
+
+def test_what_the_pipeline_refuses_is_one_line(answer) -> None:
+    def main(config):
+        raise UserError("limit=0: needs\nat least 1")
+
+    assert answer("finetune", main) == "limit=0: needs at least 1"
+
+
+def test_a_disk_that_refuses_is_one_line_and_a_defect_is_not(answer, tmp_path) -> None:
+    def main(config):
+        (tmp_path / "missing" / "file").write_text("x")
+
+    assert answer("finetune", main) == (
+        f"{tmp_path}/missing/file: No such file or directory; choose another path, or mend its permissions"
+    )
+    for defect in (ZeroDivisionError, OSError, InstantiationException):
+
+        def fail(config, defect=defect):
+            raise defect("broken")
+
+        with pytest.raises(defect):
+            answer("finetune", fail)
+
+
+@pytest.mark.parametrize(("terminal", "loaded", "told"), [(True, False, 1), (True, True, 0), (False, False, 0)])
+def test_a_terminal_is_told_what_the_first_seconds_are_for(terminal, loaded, told, monkeypatch) -> None:
+    stderr = io.StringIO()
+    monkeypatch.setattr(stderr, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setattr(sys, "argv", ["finetune.py"])
+    if not loaded:
+        monkeypatch.delitem(sys.modules, "torch")
+    cli.entry("finetune", lambda config: None)
+    assert stderr.getvalue() == "loading libraries ...\n" * told
 
 
 @pytest.mark.parametrize(

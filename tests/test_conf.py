@@ -35,13 +35,22 @@ def test_tasks(name: str) -> None:
 
 @pytest.mark.parametrize("name", names("model"))
 def test_models_and_their_training(name: str, tmp_path: Path) -> None:
-    given = ["model.name=mine", "model.path=a/folder"] if name == "path" else []
+    given = ["model.path=a/folder"] if name == "path" else []
     config = composed("finetune", f"model={name}", *given)
     assert isinstance(instantiate(config.model), Model)
     settings = instantiate(config.train)
     arguments = training_arguments(settings, tmp_path)
     assert arguments.max_steps == config.model.max_steps
     assert arguments.learning_rate == pytest.approx(float(config.model.learning_rate))
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("google/t5-v1_1-small", "t5-v1_1-small"), ("models/mine/", "mine"), ("mine", "mine")]
+)
+def test_any_model_goes_by_the_last_part_of_its_path(path: str, name: str) -> None:
+    assert composed("finetune", "model=path", f"model.path={path}").out == f"checkpoints/toy_de_en/{name}"
+    pair = composed("evaluate", "large=path", f"large.path={path}", "small=path", "small.path=b", "small.name=c")
+    assert (pair.large.name, pair.small.name) == (name, "c")
 
 
 @pytest.mark.parametrize("role", ["large", "small"])
@@ -79,6 +88,12 @@ def test_overlays_of_the_training(name: str) -> None:
     assert instantiate(config.model)
 
 
+@pytest.mark.parametrize("root", [root for root in ROOTS if root != "export"])
+def test_an_experiment_that_is_not_there_fails(root: str) -> None:
+    with pytest.raises(MissingConfigException, match="experiment/none"):
+        composed(root, "experiment=none")
+
+
 @pytest.mark.parametrize("root", ROOTS)
 def test_a_misspelt_key_fails(root: str) -> None:
     with pytest.raises(ConfigCompositionException):
@@ -86,7 +101,15 @@ def test_a_misspelt_key_fails(root: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["bild.falback=0.6", "task.prefx=x", "large.pth=x", "small.alligned=true", "bild=none", "task=none"]
+    "override",
+    [
+        "bild.falback=0.6",
+        "task.prefx=x",
+        "large.pth=x",
+        "small.alligned=true",
+        "bild=none",
+        "task=none",
+    ],
 )
 def test_a_misspelt_field_or_option_fails(override: str) -> None:
     with pytest.raises((ConfigCompositionException, MissingConfigException), match=r"falback|prefx|pth|alligned|none"):

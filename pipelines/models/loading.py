@@ -22,9 +22,10 @@ from transformers import (
     set_seed,
 )
 
-from pipelines.cli import UserError, first_line
+from pipelines.cli import UserError, counted, first_line
 from pipelines.data.vocabulary import train_tokenizer
 from pipelines.models import manifest
+from pipelines.models.bars import hide_weight_bars
 from pipelines.models.hub import locate
 
 CHECKPOINTS = Path("checkpoints")
@@ -50,6 +51,12 @@ class Model:
     aligned: str | bool = "auto"  # as the small model of a pair: use {name}-aligned; "auto" = if it is there
 
     def __post_init__(self) -> None:
+        for key in ("name", "path", "tokenizer", "revision"):
+            value = getattr(self, key)
+            if not isinstance(value, str) and (value is not None or key == "name"):
+                raise UserError(f"model.{key}={value}: is not text; quote it twice, 'model.{key}=\"{value}\"'")
+        if self.name in ("", ".", "..") or "/" in self.name:
+            raise UserError(f"model.name={self.name}: names a folder of checkpoints; give a name without slashes")
         if self.init not in INITS:
             raise UserError(f"model.init={self.init}: choose one of {', '.join(INITS)}")
         if self.init == "scratch" and (self.architecture is None or self.vocabulary_size is None):
@@ -109,19 +116,35 @@ def choose_checkpoint(model: Model, task_name: str, role: str) -> tuple[Path | N
     why = ""
     if role == "small" and model.aligned is not False:
         if (aligned / manifest.NAME).exists():
-            return aligned, f"{model.name}: aligned checkpoint {aligned}"
+            return aligned, f"{model.name}: aligned checkpoint {aligned}{_extent(aligned)}"
         if model.aligned is True:
             raise UserError(f"small.aligned=true: there is no finished checkpoint {aligned}; run pipelines.align first")
         why = ", not aligned"
     if (tuned / manifest.NAME).exists():
-        return tuned, f"{model.name}: fine-tuned checkpoint {tuned}{why}"
+        return tuned, f"{model.name}: fine-tuned checkpoint {tuned}{_extent(tuned)}{why}"
     return None, f"{model.name}: not fine-tuned on {task_name} yet, so pre-trained weights"
 
 
 def identity(model: Model) -> dict[str, Any]:
     """What of a model decides a training, by the names that the user gives it."""
-    names = ("name", "path", "revision", "init")
-    return {f"model.{name}": getattr(model, name) for name in names}
+    keys: dict[str, Any] = {"name": model.name, "init": model.init}
+    if model.init == "scratch":
+        keys["vocabulary_size"] = model.vocabulary_size
+        keys |= {f"architecture.{name}": value for name, value in model.architecture.items()}
+    else:
+        keys |= {"path": model.path, "revision": model.revision}
+    return {f"model.{name}": value for name, value in keys.items()}
+
+
+def _extent(checkpoint: Path) -> str:
+    """How far a checkpoint was trained, in brackets, as far as its manifest tells."""
+    try:
+        about = manifest.read(checkpoint)
+    except manifest.IncompleteError:
+        return ""  # whoever loads it says what is wrong
+    numbers = {"step": about.get("step"), "row": about.get("identity", {}).get("training rows")}
+    told = [counted(number, noun) for noun, number in numbers.items() if isinstance(number, int)]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _new(model: Model, texts: Iterable[str] | None, seed: int) -> LoadedModel:
@@ -138,6 +161,7 @@ def _new(model: Model, texts: Iterable[str] | None, seed: int) -> LoadedModel:
 def _from_path(model: Model, path: str, tokenizer: str | None, note: str) -> LoadedModel:
     """A model from a folder or the hub, its tokenizer from there or from elsewhere."""
     offline = locate(path, model.revision)
+    hide_weight_bars()
     try:
         loaded = AutoModelForSeq2SeqLM.from_pretrained(
             path,

@@ -47,7 +47,7 @@ def read(folder: str | Path) -> dict[str, Any]:
         raise IncompleteError(f"it has no {NAME}") from None
     except (OSError, ValueError) as error:
         raise IncompleteError(f"its {NAME} cannot be read ({error})") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "files" not in manifest:
+    if not _is_whole(manifest):
         raise IncompleteError(f"its {NAME} is not of format {FORMAT}")
     return manifest
 
@@ -101,6 +101,16 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]
         for key in {**asked, **there}
         if there.get(key, missing) != asked.get(key, missing)
     ]
+
+
+def _is_whole(manifest: Any) -> bool:
+    """Whether a manifest has the form that ``write`` gives it, with a mapping as its identity if it has one."""
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        return False
+    files, identity = manifest.get("files"), manifest.get("identity", {})
+    if not isinstance(files, dict) or not isinstance(identity, dict):
+        return False
+    return all(isinstance(entry, dict) and {"size", "sha256"} <= entry.keys() for entry in files.values())
 
 
 def _shown(value: Any) -> str:

@@ -5,14 +5,12 @@ Knows how this project's settings are called in transformers; knows nothing abou
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-import torch
 from datasets import Dataset
 from transformers import (
     DataCollatorForSeq2Seq,
@@ -101,9 +99,10 @@ def training_arguments(settings: TrainSettings, out: Path) -> Seq2SeqTrainingArg
         max_grad_norm=0.0,
         lr_scheduler_type=SCHEDULES.get(settings.schedule, settings.schedule),
         warmup_steps=settings.warmup_steps,
-        bf16=wants_bf16(settings),
+        bf16=settings.computes_in_bf16(),
         seed=settings.seed,
-        use_cpu=settings.device == "cpu",
+        # Without a GPU this must be said: several processes would otherwise train apart, each on its own.
+        use_cpu=not settings.uses_gpu(),
         average_tokens_across_devices=True,
         eval_strategy="steps" if evaluates else "no",
         eval_steps=settings.evaluate_every,
@@ -158,27 +157,3 @@ def token_counts(dataset: Dataset) -> np.ndarray:
     tables = dataset.with_format("arrow").iter(batch_size=10_000)
     counts = [[pc.list_value_length(table[side]) for side in ("input_ids", "labels")] for table in tables]
     return np.concatenate([np.stack([side.to_numpy() for side in pair], axis=1) for pair in counts])
-
-
-def wants_bf16(settings: TrainSettings) -> bool:
-    """Whether to compute in bfloat16 (weights and optimizer stay in float32).
-
-    Raises:
-        UserError: the settings ask for a device or a precision that this machine does not have.
-    """
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device=cuda: this machine has no usable GPU; use device=auto")
-    has = settings.device != "cpu" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    if settings.bf16 is True and not has:
-        raise UserError("train.bf16=true: this device does not compute in bfloat16; use train.bf16=auto")
-    return has if settings.bf16 == "auto" else bool(settings.bf16)
-
-
-def processes() -> int:
-    """Number of processes that train together, as ``accelerate launch`` says."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def is_main_process() -> bool:
-    """Whether this process is the one that prints and writes."""
-    return int(os.environ.get("RANK", "0")) == 0

@@ -13,6 +13,7 @@ from typing import Any
 
 from pipelines.cli import UserError
 from pipelines.models import manifest
+from pipelines.training import processes
 
 PREFIX = "checkpoint-"
 STATE = "trainer_state.json"
@@ -60,7 +61,7 @@ def latest(out: Path) -> Checkpoint | None:
             checkpoint = _open(folder)
         except manifest.IncompleteError as error:
             broken.append(folder)
-            print(f"skipping {folder}: {error}", flush=True)
+            processes.say(f"skipping {folder}: {error}")
         else:
             return checkpoint
     if broken:
@@ -83,7 +84,7 @@ def listed(out: Path) -> list[Path]:
 
 def refuse_other(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> None:
     """Raise ``UserError`` that names every key in which the run in ``out`` is not the one that was asked for."""
-    differing = sorted(manifest.differences(there, asked))
+    differing = manifest.differences(there, asked)
     if differing:
         raise UserError(
             f"{out} holds another run: {'; '.join(differing)}. Give the old settings to go on with it, "
@@ -104,26 +105,44 @@ def rotate(out: Path, keep: int) -> None:
 
 
 def _refuse_bare(out: Path, identity: dict[str, Any]) -> None:
-    """A finished model without its checkpoints would be overwritten by a new run: let the user decide."""
+    """A finished model without its checkpoints, or other files, would be overwritten by a new run."""
+    remedy = "give out=FOLDER for a new run, or delete the folder"
+    if not (out / manifest.NAME).exists():
+        strangers = sorted(path.name for path in out.glob("[!.]*") if path.is_file())
+        if strangers:
+            raise UserError(f"{out} holds files, such as {strangers[0]}, but no training; give out=FOLDER, a new one")
+        return
     try:
         there = manifest.read(out)
-    except manifest.IncompleteError:
-        return
+    except manifest.IncompleteError as error:
+        raise UserError(f"{out} holds a damaged model ({error}) and no checkpoints to make it from; {remedy}") from None
     refuse_other(out, there.get("identity", {}), identity)
     raise UserError(
-        f"{out} holds a finished model but none of its checkpoints, so it can be used but not trained on; "
-        "give out=FOLDER for a new run, or delete the folder"
+        f"{out} holds a finished model but none of its checkpoints, so it can be used but not trained on; {remedy}"
     )
 
 
 def _open(folder: Path) -> Checkpoint:
     about = manifest.check(folder)
-    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    return Checkpoint(folder, about["step"], about["identity"], state)
+    step, identity = about.get("step"), about.get("identity")
+    if not isinstance(step, int) or identity is None:
+        raise manifest.IncompleteError(f"its {manifest.NAME} is not that of a training")
+    return Checkpoint(folder, step, identity, _state(folder))
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    """Raises ``manifest.IncompleteError`` unless there is a trainer's state that can be read."""
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise manifest.IncompleteError(f"its {STATE} cannot be read ({error})") from None
+    if not isinstance(state, dict) or "best_global_step" not in state:
+        raise manifest.IncompleteError(f"its {STATE} is not that of a training")
+    return state
 
 
 def _best_step(folder: Path) -> int | None:
     try:
-        return json.loads((folder / STATE).read_text(encoding="utf-8"))["best_global_step"]
-    except (OSError, ValueError, KeyError):
+        return _state(folder)["best_global_step"]
+    except manifest.IncompleteError:
         return None

@@ -13,8 +13,9 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pipelines.files import sync
 from pipelines.models import manifest
-from pipelines.training.weights import WRITE_ERRORS, save_model, unwritable
+from pipelines.training.weights import drafting, save_model
 
 
 def write_final(
@@ -27,22 +28,20 @@ def write_final(
     """Put model, tokenizer and ``texts`` (content by file name) into ``out`` and seal them.
 
     Everything is written to the side first; while the files are swapped there is no manifest, so that a mixture of
-    old and new ones never counts as a checkpoint.
+    old and new ones never counts as a checkpoint, whatever a kill or a power failure leaves of them.
 
     Raises:
         UserError: it cannot be written, for example because the disk is full.
     """
     draft = out / ".final"
     shutil.rmtree(draft, ignore_errors=True)
-    try:
+    with drafting(out, draft):
         draft.mkdir(parents=True)
         save_model(model, tokenizer, draft, texts)
-    except WRITE_ERRORS as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise unwritable(out, error) from error
-    names = [path.name for path in draft.iterdir()]
-    (out / manifest.NAME).unlink(missing_ok=True)
-    for name in names:
-        os.replace(draft / name, out / name)
-    draft.rmdir()
-    manifest.write(out, names, **about)
+        names = [path.name for path in draft.iterdir()]
+        (out / manifest.NAME).unlink(missing_ok=True)
+        sync(out)  # the old manifest must be gone on disk, too, before the first file is another
+        for name in names:
+            os.replace(draft / name, out / name)
+        draft.rmdir()
+        manifest.write(out, names, **about)

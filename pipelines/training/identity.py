@@ -22,7 +22,9 @@ def task_identity(task: Task, train: Dataset, validation: Dataset) -> dict[str, 
         "task.prefix": task.prefix,
         "task.source_length": task.source_length,
         "task.target_length": task.target_length,
+        "training rows": len(train),
         "training data": fingerprint(train),
+        "validation rows": len(validation),
         "validation data": fingerprint(validation),
     }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from pipelines.training.build import is_main_process
+from pipelines.training.processes import say
 from pipelines.training.run import TrainSummary
 
 ENDINGS = {
@@ -16,12 +16,6 @@ ENDINGS = {
     "before": "nothing to do: this run was finished before (a higher train.max_steps would go on with it)",
     "signal": "saved at step {steps} of {max_steps}; run the same command to go on",
 }
-
-
-def say(text: str) -> None:
-    """Print a line, once for all processes."""
-    if is_main_process():
-        print(text, flush=True)
 
 
 def leave(summary: TrainSummary) -> None:

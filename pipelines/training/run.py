@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerState
 
-from pipelines.cli import UserError
 from pipelines.data.task import Task
+from pipelines.files import sole_writer
 from pipelines.models import manifest
-from pipelines.training import checkpoints
-from pipelines.training.build import build_trainer, is_main_process, processes
+from pipelines.training import checkpoints, processes
+from pipelines.training.build import build_trainer
 from pipelines.training.card import model_card
 from pipelines.training.final import write_final
 from pipelines.training.identity import start_identity
@@ -28,6 +29,17 @@ from pipelines.training.patience import out_of_patience
 from pipelines.training.settings import TrainSettings
 from pipelines.training.trainer import Trainer
 from pipelines.training.weights import load_weights
+
+
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """Keep other runs out of a run's folder for the length of the block; the main process holds it for all of this one.
+
+    Raises:
+        UserError: another run is writing there, or nothing can be written there.
+    """
+    with sole_writer(out) if processes.is_main() else nullcontext():
+        yield
 
 
 @dataclass(frozen=True)
@@ -70,37 +82,38 @@ def train(
         notes: text files to keep beside the weights, by name.
 
     Raises:
-        UserError: ``out`` holds another run or no usable checkpoint, the disk is full, or there is too little data.
+        UserError: ``out`` is in use, cannot be written, holds another run or no usable checkpoint; the disk is full; or
+            there is too little data.
     """
     started = time.monotonic()
     out = Path(out)
     # Through JSON, as it comes back from a manifest.
     identity = json.loads(json.dumps({**identity, **start_identity(model, tokenizer), **settings.identity()}))
     notes = {} if notes is None else notes
-    checkpoint = checkpoints.resumable(out, identity, settings.max_steps)
-    _make(out)
-    interrupt = Interrupt(processes(), announce=is_main_process())
-    trainer, validation = build_trainer(
-        model,
-        tokenizer,
-        train_dataset,
-        validation_dataset,
-        references,
-        task=task,
-        settings=settings,
-        out=out,
-        identity=identity,
-        notes=notes,
-        interrupt=interrupt,
-    )
-    with interrupt.caught():
-        try:
-            _advance(trainer, checkpoint, settings, validation.headline)
-            ended = _ending(trainer, settings, interrupt)
-        except InterruptError:
-            ended = "signal"
-    if ended != "signal" and is_main_process():
-        ended = _finish(trainer, out, identity, task, notes, ended)
+    with held(out):
+        checkpoint = checkpoints.resumable(out, identity, settings.max_steps)
+        interrupt = Interrupt(processes.count(), announce=processes.is_main())
+        trainer, validation = build_trainer(
+            model,
+            tokenizer,
+            train_dataset,
+            validation_dataset,
+            references,
+            task=task,
+            settings=settings,
+            out=out,
+            identity=identity,
+            notes=notes,
+            interrupt=interrupt,
+        )
+        with interrupt.caught():
+            try:
+                _advance(trainer, checkpoint, settings, validation.headline)
+                ended = _ending(trainer, settings, interrupt)
+            except InterruptError:
+                ended = "signal"
+        if ended != "signal" and processes.is_main():
+            ended = _finish(trainer, out, identity, task, notes, ended)
     trainer.accelerator.wait_for_everyone()
     state = trainer.state
     return TrainSummary(
@@ -117,20 +130,12 @@ def train(
     )
 
 
-def _make(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"out={out}: this folder cannot be made ({error.strerror}); choose another") from error
-
-
 def _advance(trainer: Trainer, checkpoint: checkpoints.Checkpoint | None, settings: TrainSettings, metric: str) -> None:
     """Do what is left of the run: an evaluation that was interrupted, then the steps."""
     if checkpoint is None:
         trainer.train()
         return
-    if is_main_process():
-        print(f"going on from {checkpoint.folder}", flush=True)
+    processes.say(f"going on from {checkpoint.folder}")
     trainer.adopt(checkpoint)
     if _owes_evaluation(trainer.state, settings, metric):
         trainer.settle()
@@ -184,7 +189,7 @@ def _take_best(trainer: Trainer, folder: Path) -> None:
     try:
         manifest.check(folder)
     except manifest.IncompleteError as error:
-        print(f"skipping {folder}, the best: {error}; the last weights are the result", flush=True)
+        processes.say(f"skipping {folder}, the best: {error}; the last weights are the result")
     else:
         load_weights(trainer.model, folder)
 

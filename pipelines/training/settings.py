@@ -1,6 +1,6 @@
 """How a model is trained: every number that the user may set, checked before work starts.
 
-Knows names and ranges; knows nothing about models, data or the trainer.
+Knows names, ranges and what this machine can do; knows nothing about models, data or the trainer.
 """
 
 from __future__ import annotations
@@ -9,14 +9,21 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipelines.cli import UserError
+import torch
+
+from pipelines.cli import UserError, check_whole
 
 # Schedules that depend on the number of steps, so that this cannot be raised later without changing the past.
 DECAYING = ("linear", "cosine")
 SCHEDULES = ("constant", "inverse_sqrt", *DECAYING)
 DEVICES = ("auto", "cpu", "cuda")
 COUNTS = ("max_steps", "batch_size", "accumulation", "log_every", "evaluate_batch_size", "save_every", "keep")
-OPTIONAL_COUNTS = ("tokens_per_batch", "evaluate_every", "evaluate_rows", "patience")
+OPTIONAL_COUNTS = {  # what null stands for
+    "tokens_per_batch": "train.batch_size examples",
+    "evaluate_every": "never",
+    "evaluate_rows": "all rows",
+    "patience": "never",
+}
 WANDB = ("disabled", "offline", "online")
 # What may change between two starts in the same folder: it does not touch the weights.
 FREE = (
@@ -60,29 +67,44 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         for name in COUNTS:
-            self._require(name, _whole(getattr(self, name), 1), "a whole number from 1 up")
-        for name in OPTIONAL_COUNTS:
-            value = getattr(self, name)
-            self._require(name, value is None or _whole(value, 1), "a whole number from 1 up, or null")
+            check_whole(f"train.{name}", getattr(self, name))
+        for name, null in OPTIONAL_COUNTS.items():
+            check_whole(f"train.{name}", getattr(self, name), null=null)
+        check_whole("train.warmup_steps", self.warmup_steps, least=0)
+        check_whole("seed", self.seed, least=0)
         rate, smoothing = self.learning_rate, self.label_smoothing
         self._require("learning_rate", _number(rate) and 0 < rate < math.inf, "a number above 0, such as 1e-4")
-        self._require("warmup_steps", _whole(self.warmup_steps, 0), "a whole number, 0 for no warm-up")
         self._require("label_smoothing", _number(smoothing) and 0 <= smoothing < 1, "a number from 0 to below 1")
-        self._require("seed", _whole(self.seed, 0), "a whole number from 0 up")
         for name in ("group_by_length", "scale_parameter"):
             self._require(name, isinstance(getattr(self, name), bool), "true or false")
         for name, choices in (("schedule", SCHEDULES), ("wandb", WANDB), ("device", DEVICES)):
             self._require(name, getattr(self, name) in choices, f"one of {', '.join(choices)}")
         self._require("bf16", self.bf16 in ("auto", True, False), "auto, true or false")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("device=cuda: this machine has no usable GPU; use device=auto")
+        if self.bf16 is True and not self._has_bf16():
+            raise UserError("train.bf16=true: this device does not compute in bfloat16; use train.bf16=auto")
 
     def _require(self, name: str, holds: bool, wanted: str) -> None:
         if not holds:
-            key = name if name in ("seed", "device") else f"train.{name}"
+            key = name if name == "device" else f"train.{name}"
             raise UserError(f"{key}={getattr(self, name)}: give {wanted}")
 
+    def uses_gpu(self) -> bool:
+        """Whether training runs on a GPU."""
+        return self.device != "cpu" and torch.cuda.is_available()
+
+    def computes_in_bf16(self) -> bool:
+        """Whether to compute in bfloat16; weights and optimizer stay in float32."""
+        return self._has_bf16() if self.bf16 == "auto" else bool(self.bf16)
+
+    def _has_bf16(self) -> bool:
+        return self.uses_gpu() and torch.cuda.is_bf16_supported()
+
     def identity(self) -> dict[str, Any]:
-        """What decides the weights, under the names that the user gives it."""
+        """What decides the weights on this machine, under the names that the user gives it."""
         values = {f"train.{name}": value for name, value in asdict(self).items() if name not in (*FREE, "seed")}
+        values["train.bf16"] = self.computes_in_bf16()
         values["seed"] = self.seed
         if self.schedule in DECAYING:
             values["train.max_steps"] = self.max_steps
@@ -91,7 +113,3 @@ class TrainSettings:
 
 def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least

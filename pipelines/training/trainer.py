@@ -28,7 +28,7 @@ from pipelines.training import checkpoints
 from pipelines.training.batches import MicroBatches
 from pipelines.training.interrupt import Interrupt, InterruptError
 from pipelines.training.progress import Progress
-from pipelines.training.weights import WRITE_ERRORS, load_weights, save_model, unwritable
+from pipelines.training.weights import drafting, load_weights, save_model
 
 
 class Trainer(Seq2SeqTrainer):
@@ -142,13 +142,10 @@ class Trainer(Seq2SeqTrainer):
         """
         out = Path(self.args.output_dir)
         final, draft = out / f"{checkpoints.PREFIX}{self.state.global_step}", out / ".checkpoint"
-        try:
+        with drafting(final, draft):
             self._write_checkpoint(draft)
             if self.args.should_save:
                 replace_folder(draft, final)
-        except WRITE_ERRORS as error:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise unwritable(final, error) from error
         if self.args.should_save:
             checkpoints.rotate(out, self._keep)
 

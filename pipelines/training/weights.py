@@ -3,34 +3,51 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
 
-from pipelines.cli import UserError
+from pipelines.cli import UserError, first_line
+from pipelines.models.bars import hide_weight_bars
 
-# What the libraries raise when a file cannot be written.
-WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
+# torch has no exception of its own for a file that it cannot write: a RuntimeError names the source file or its class.
+TORCH_WRITERS = ("inline_container", "PytorchStreamWriter")
 
 
-def unwritable(what: Path, error: Exception) -> UserError:
-    """One line for a failed write."""
-    return UserError(
-        f"{what} cannot be written ({error}); the checkpoints before it are untouched: make room on the disk and run "
-        "the same command again"
-    )
+@contextmanager
+def drafting(final: Path, draft: Path) -> Iterator[None]:
+    """What the block writes to the folder ``draft`` is to become ``final``; nothing is left of it if the block fails.
+
+    Raises:
+        UserError: a file could not be written, for example because the disk is full. Other errors stay what they are.
+    """
+    try:
+        yield
+    except Exception as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        if not _is_failed_write(error):
+            raise
+        raise UserError(
+            f"{final} cannot be written ({first_line(error)}); the checkpoints before it are untouched: make room on "
+            "the disk and run the same command again"
+        ) from error
+
+
+def _is_failed_write(error: Exception) -> bool:
+    of_torch = isinstance(error, RuntimeError) and any(name in str(error) for name in TORCH_WRITERS)
+    return of_torch or isinstance(error, (OSError, SafetensorError))
 
 
 def save_model(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, texts: Mapping[str, str]
 ) -> None:
     """Write weights, config, generation config, tokenizer, and text files by name."""
-    logging.disable_progress_bar()  # "Writing model shards" says nothing that anyone waits for
+    hide_weight_bars()
     in_training = model.config.use_cache
     model.config.use_cache = True  # the trainer switches it off for itself; whoever loads the model wants it
     try:

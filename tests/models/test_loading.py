@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.utils import are_progress_bars_disabled
+from transformers.utils import logging
 
 from pipelines.cli import UserError
 from pipelines.models import hub, loading, manifest
@@ -66,6 +68,45 @@ def test_a_damaged_checkpoint_is_an_error_and_not_replaced(here: Path) -> None:
 def test_aligned_true_demands_the_aligned_one(here: Path) -> None:
     with pytest.raises(UserError, match=r"small\.aligned=true: there is no finished checkpoint"):
         loading.load(model(here, aligned=True), "task", "small")
+
+
+@pytest.mark.parametrize(
+    ("about", "told"),
+    [
+        ({"step": 300, "identity": {"training rows": 4800}}, " (300 steps, 4,800 rows)"),
+        ({"step": 1, "identity": {"training rows": 1}}, " (1 step, 1 row)"),
+        ({"step": 300}, " (300 steps)"),
+        ({"step": "many", "identity": {}}, ""),
+    ],
+)
+def test_the_note_says_how_far_a_checkpoint_was_trained(about, told, here: Path) -> None:
+    aligned = save(here / "checkpoints" / "task" / "tiny-aligned")
+    manifest.write(aligned, **about)
+    _, note = loading.choose_checkpoint(model(here), "task", "small")
+    assert note == f"tiny: aligned checkpoint checkpoints/task/tiny-aligned{told}"
+    (aligned / manifest.NAME).write_text("[]")
+    assert loading.choose_checkpoint(model(here), "task", "small")[1].endswith("tiny-aligned")
+
+
+def test_reading_weights_shows_no_bar(here: Path, capsys: pytest.CaptureFixture) -> None:
+    logging.enable_progress_bar()
+    loading.load(model(here), "task", "finetune")
+    tiny.new_model().save_pretrained(here / "again")
+    assert capsys.readouterr().err == ""
+    assert not are_progress_bars_disabled(), "a download of some gigabytes must show one"
+
+
+def test_what_the_user_gives_decides_the_identity(here: Path) -> None:
+    pretrained = loading.identity(model(here, revision="main"))
+    assert pretrained == {
+        "model.name": "tiny",
+        "model.init": "pretrained",
+        "model.path": str(here / "pretrained"),
+        "model.revision": "main",
+    }
+    scratch = loading.identity(model(here, init="scratch", architecture=SHAPE, vocabulary_size=300))
+    shape = {f"model.architecture.{name}": value for name, value in SHAPE.items()}
+    assert scratch == {"model.name": "tiny", "model.init": "scratch", "model.vocabulary_size": 300, **shape}
 
 
 def test_new_weights_are_the_seed_s(here: Path) -> None:
@@ -151,6 +192,10 @@ def test_weights_that_are_a_pickle_are_not_read(here: Path) -> None:
         ({"init": "random"}, r"model\.init=random: choose one of pretrained, scratch"),
         ({"init": "scratch"}, r"model\.init=scratch: tiny has no architecture and vocabulary_size"),
         ({"aligned": "yes"}, "aligned=yes: choose auto, true or false"),
+        ({"path": 1}, r"""model\.path=1: is not text; quote it twice, 'model\.path="1"'"""),
+        ({"revision": 7}, r"model\.revision=7: is not text"),
+        ({"name": None}, r"model\.name=None: is not text"),
+        *(({"name": name}, "names a folder of checkpoints") for name in ("", ".", "..", "a/b")),
     ],
 )
 def test_bad_descriptions_are_refused(change, told, tmp_path) -> None:

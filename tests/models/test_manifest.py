@@ -1,5 +1,7 @@
 """What counts as a complete checkpoint."""
 
+import json
+
 import pytest
 
 from pipelines.models import manifest
@@ -35,7 +37,20 @@ def test_a_sealed_folder_is_complete(folder) -> None:
         ("manifest.json", None, "it has no manifest.json"),
         ("manifest.json", b'{"format": 1, "fi', "its manifest.json cannot be read"),
         ("manifest.json", b'{"format": 2, "files": {}}', "its manifest.json is not of format 1"),
-        ("manifest.json", b"[]", "its manifest.json is not of format 1"),
+        *(
+            ("manifest.json", json.dumps(content).encode(), "its manifest.json is not of format 1")
+            for content in (
+                [],
+                {"format": 1},
+                {"format": 1, "files": ["weights"]},
+                {"format": 1, "files": {"weights": "1234"}},
+                {"format": 1, "files": {"weights": {"sha256": ""}}},
+                {"format": 1, "files": {"weights": {"size": 4}}},
+                {"format": 1, "files": {}, "identity": ["seed"]},
+            )
+        ),
+        ("manifest.json", b'{"format": 1, "files": {"weights": {"size": "4", "sha256": 4}}}', "4 bytes instead of 4"),
+        ("manifest.json", b'{"format": 1, "files": {"weights": {"size": 4, "sha256": 4}}}', "weights is corrupt"),
     ],
 )
 def test_any_damage_is_found_and_named(folder, name, content, told) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
@@ -94,10 +95,10 @@ def test_a_misspelt_key_fails(key) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"max_steps": 0}, r"train\.max_steps=0: give a whole number from 1 up"),
-        ({"max_steps": None}, r"train\.max_steps=None: give a whole number from 1 up"),
-        ({"batch_size": 1.5}, r"train\.batch_size=1\.5: give a whole number"),
-        ({"patience": 0}, r"train\.patience=0: give a whole number from 1 up, or null"),
+        ({"max_steps": 0}, r"train\.max_steps=0: must be a whole number of at least 1"),
+        ({"max_steps": None}, r"train\.max_steps=None: must be a whole number of at least 1$"),
+        ({"batch_size": 1.5}, r"train\.batch_size=1\.5: must be a whole number"),
+        ({"patience": 0}, r"train\.patience=0: must be a whole number of at least 1, or null for never"),
         ({"learning_rate": "fast"}, r"train\.learning_rate=fast: give a number above 0"),
         ({"learning_rate": float("nan")}, r"train\.learning_rate=nan"),
         ({"warmup_steps": -1}, r"train\.warmup_steps=-1"),
@@ -107,12 +108,29 @@ def test_a_misspelt_key_fails(key) -> None:
         ({"bf16": "maybe"}, r"train\.bf16=maybe: give auto, true or false"),
         ({"group_by_length": 1}, r"train\.group_by_length=1: give true or false"),
         ({"device": "tpu"}, "device=tpu: give one of auto, cpu, cuda"),
-        ({"seed": -1}, "seed=-1: give a whole number from 0 up"),
+        ({"seed": -1}, "^seed=-1: must be a whole number of at least 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(change, told) -> None:
     with pytest.raises(UserError, match=told):
         dataclasses.replace(tiny.SETTINGS, **change)
+
+
+@pytest.mark.parametrize(
+    ("device", "bf16", "gpu", "computed"),
+    [
+        ("auto", "auto", True, True),
+        ("auto", "auto", False, False),
+        ("cpu", "auto", True, False),
+        ("auto", False, True, False),
+        ("cuda", True, True, True),
+    ],
+)
+def test_the_precision_that_is_computed_in_is_identity(device, bf16, gpu, computed, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: gpu)
+    settings = dataclasses.replace(tiny.SETTINGS, device=device, bf16=bf16)
+    assert settings.identity()["train.bf16"] is computed
 
 
 def test_what_does_not_touch_the_weights_is_not_identity() -> None:

@@ -14,8 +14,10 @@ from hydra import compose, initialize_config_dir
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from pipelines import finetune
-from pipelines.cli import CONF
+from pipelines.cli import CONF, UserError
+from pipelines.files import sole_writer
 from pipelines.models import manifest
+from pipelines.models.loading import Model, choose_checkpoint
 from pipelines.training import checkpoints
 from tests.training import tiny
 
@@ -52,6 +54,12 @@ def command(overrides: list[str], out: Path) -> dict:
     return {"args": words, "cwd": ROOT, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
 
 
+def finetune_here(*overrides: str) -> None:
+    """The command, in this process."""
+    with initialize_config_dir(str(CONF), version_base=None):
+        finetune.main(compose("finetune", list(overrides)))
+
+
 def test_killed_and_typed_again(overrides, tmp_path: Path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     with subprocess.Popen(**command(overrides, killed)) as process:
@@ -68,16 +76,54 @@ def test_killed_and_typed_again(overrides, tmp_path: Path) -> None:
     assert "resumed from step " in done.stdout
     assert "Traceback" not in done.stdout
 
-    with initialize_config_dir(str(CONF), version_base=None):
-        finetune.main(compose("finetune", [*overrides, f"out={whole}"]))
+    finetune_here(*overrides, f"out={whole}")
     for part in ("", "checkpoint-12"):
         assert tiny.weights(killed / part) == tiny.weights(whole / part)
 
 
+@pytest.mark.parametrize(
+    ("out", "why"), [("file", "File exists"), ("file/run", "Not a directory"), ("run", "Is a dir")]
+)
+def test_a_folder_that_cannot_be_written_is_told_before_data_or_model_are_read(out, why, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "run" / ".lock").mkdir(parents=True)  # nothing can be written under this name
+    missing = "task.data_files={train: missing.jsonl, validation: missing.jsonl}"
+    with pytest.raises(UserError, match=rf"{out}: nothing can be written there \({why}"):
+        finetune_here(missing, "model.path=missing/model", f"out={tmp_path / out}")
+    with pytest.raises(UserError, match=r"missing\.jsonl: no such file"):
+        finetune_here(missing, "model.path=missing/model", f"out={tmp_path / 'other'}")
+
+
+@pytest.mark.parametrize("out", ["", "null", "1"])
+def test_out_must_name_a_folder(out) -> None:
+    with pytest.raises(UserError, match=rf"out={out.replace('null', 'None')}: give a folder"):
+        finetune_here(f"out={out}")
+
+
+def test_a_quick_look_is_not_the_full_run(overrides, tmp_path: Path) -> None:
+    out = f"out={tmp_path / 'run'}"
+    finetune_here(*overrides, out, "limit=30", "train.max_steps=1")
+    with pytest.raises(UserError, match="holds another run: training rows is 30 there and 44 now; training data is "):
+        finetune_here(*overrides, out)
+    changed = ["limit=30", "model.architecture.d_ff=48", "model.vocabulary_size=310"]
+    with pytest.raises(UserError, match=r"vocabulary_size is 300 there and 310 now; model\.architecture\.d_ff is 32 "):
+        finetune_here(*overrides, out, *changed)
+    assert choose_checkpoint(Model(name="run", path=None), tmp_path, "large")[1].endswith("(1 step, 30 rows)")
+
+
+def test_the_second_of_two_is_refused_at_once(overrides, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with sole_writer(out):
+        second = subprocess.run(**command(overrides, out), timeout=300, text=True)
+    assert second.returncode == 2
+    line = f"error: {out}: another run is writing there now; wait until it ends, or give this one a folder of its own"
+    assert second.stdout.splitlines() == [line]
+    assert [path.name for path in out.iterdir()] == [".lock"]
+
+
 def test_what_it_leaves_behind(overrides, tmp_path: Path, capsys) -> None:
     out = tmp_path / "run"
-    with initialize_config_dir(str(CONF), version_base=None):
-        finetune.main(compose("finetune", [*overrides, f"out={out}", "train.log_every=6"]))
+    finetune_here(*overrides, f"out={out}", "train.log_every=6")
     printed = capsys.readouterr().out
     assert "tiny-small: new weights (seed 0), vocabulary of " in printed
     assert "step 6/12  loss " in printed
@@ -88,7 +134,7 @@ def test_what_it_leaves_behind(overrides, tmp_path: Path, capsys) -> None:
     kept = {"config.json", "generation_config.json", "model.safetensors", "README.md", "finetune.yaml"}
     assert kept | {"tokenizer.json", "tokenizer_config.json", "trainer_state.json"} == sealed
     others = {path.name for path in out.iterdir()} - sealed - {"checkpoint-6"}  # which may be the best one
-    assert others == {"manifest.json", "checkpoint-10", "checkpoint-12"}
+    assert others == {".lock", "manifest.json", "checkpoint-10", "checkpoint-12"}
     resolved = yaml.safe_load((out / "finetune.yaml").read_text())
     assert resolved["train"]["max_steps"] == 12
     assert "${" not in (out / "finetune.yaml").read_text()

@@ -13,6 +13,7 @@ import torch
 from pipelines.cli import UserError
 from pipelines.models import manifest
 from pipelines.training import checkpoints
+from pipelines.training.settings import TrainSettings
 from tests.training import child, tiny
 
 STEPS = tiny.SETTINGS.max_steps
@@ -193,7 +194,7 @@ def test_without_a_whole_checkpoint_nothing_starts_anew(stopped: Path) -> None:
         ({"seed": 8}, "seed is 7 there and 8 now"),
         ({"identity": {"training data": "other"}}, "training data is number words there and other now"),
         ({"model": tiny.new_model(num_layers=2)}, "starting weights is "),
-        ({"seed": 8, "batch_size": 4}, "seed is 7 there and 8 now; train.batch_size is 8"),
+        ({"seed": 8, "batch_size": 4}, "train.batch_size is 8 there and 4 now; seed is 7 there and 8 now"),
     ],
 )
 def test_another_run_in_the_folder_is_refused_by_name(change, named, half) -> None:
@@ -201,6 +202,12 @@ def test_another_run_in_the_folder_is_refused_by_name(change, named, half) -> No
     with pytest.raises(UserError, match=named):
         tiny.run(half, **change)
     assert sorted(half.rglob("*")) == before
+
+
+def test_another_precision_is_another_run(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrainSettings, "computes_in_bf16", lambda self: True)
+    with pytest.raises(UserError, match=r"train\.bf16 is False there and True now"):
+        tiny.run(half)
 
 
 def test_fewer_steps_than_done_are_refused(half: Path) -> None:
@@ -223,16 +230,23 @@ def test_cadences_and_more_steps_change_no_weight(stopped: Path, whole: Path) ->
 
 
 def test_a_finished_run_has_nothing_to_do(whole: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("[!.]*")}
     summary = tiny.run(whole)
     assert (summary.ended, summary.steps) == ("before", STEPS)
-    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("[!.]*")} == before
 
 
 def test_a_finished_model_without_its_checkpoints_is_not_overwritten(whole: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(whole, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoint-*")))
     with pytest.raises(UserError, match="holds a finished model but none of its checkpoints"):
         tiny.run(copy)
+    (copy / manifest.NAME).write_text("{")
+    with pytest.raises(UserError, match=r"holds a damaged model \(its manifest\.json cannot be read"):
+        tiny.run(copy)
+    (copy / manifest.NAME).unlink()
+    with pytest.raises(UserError, match=r"holds files, such as README\.md, but no training"):
+        tiny.run(copy)
+    assert tiny.weights(copy) == tiny.weights(whole)
 
 
 def test_only_weights_and_plain_data_are_read(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:

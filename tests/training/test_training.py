@@ -59,7 +59,7 @@ def test_damaged_best_weights_are_not_the_result(scripted, tmp_path: Path, capsy
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"out=.*file/run: this folder cannot be made \(Not a directory\)"):
+    with pytest.raises(UserError, match=r"file/run: nothing can be written there \(Not a directory\)"):
         tiny.run(tmp_path / "file" / "run")
 
 
