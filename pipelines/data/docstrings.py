@@ -29,7 +29,7 @@ from pipelines.files import replacing
 
 SKIPPED = {"test", "tests", "testing", "_vendor", "vendored"}  # folders of tests and of copies of other packages
 BUCKETS = 20
-RECIPE = 1  # goes up when the same packages give other pairs
+RECIPE = 2  # goes up when the same packages give other pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Docstrings:
     """Pairs of the running environment's packages, or of those under ``path``."""
 
     path: str | None = None  # a folder that packages are installed in; None for the running environment
-    seed: int = 35  # sends the packages to splits; this one gives validation about 400 pairs and test 500
+    seed: int = 35  # sends the packages to splits; this one gives validation about 470 pairs and test 600
     cache: bool = True  # keep the parsed pairs among the datasets library's files, named by the packages' versions
 
     def load(self, split: str, columns: tuple[str, str] = ("", ""), limit: int | None = None) -> Dataset:
