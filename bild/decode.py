@@ -19,7 +19,7 @@ from bild.policies.base import Policy
 from bild.processors import process
 from bild.rows import Request, Rows
 from bild.trace import Recorder
-from bild.types import Draft, Scores
+from bild.types import DecodeOutput, Draft, Scores
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,36 @@ class Decoder:
 
     def run(self) -> tuple[Tensor, Recorder]:
         """Decode every row to its end. Returns (B, T) padded sequences and what was recorded on the way."""
+        while any(self._rows.is_open):
+            self.round()
+        return self._rows.tensor(), self._recorder
+
+    def round(self) -> list[int]:
+        """One turn of both models for every open row. Returns the rows that it has closed."""
         rows, width = self._rows, self._draft_width
-        while any(rows.is_open):
-            uniforms = self._draw_uniforms()
-            turn = self._draft(None if uniforms is None else uniforms[:, :width])
-            verifying = self._to_be_verified(turn)
-            ruling = self._verify(turn, verifying, None if uniforms is None else uniforms[:, width:])
-            self._settle(turn, verifying, ruling)
-            if self._request.on_settled is not None:
-                settled = rows.tokens[0][turn.starts[0] :]
-                self._request.on_settled(torch.tensor(settled, dtype=torch.long, device=self._device))
-        return rows.tensor(), self._recorder
+        was_open = list(rows.is_open)
+        uniforms = self._draw_uniforms()
+        turn = self._draft(None if uniforms is None else uniforms[:, :width])
+        verifying = self._to_be_verified(turn)
+        ruling = self._verify(turn, verifying, None if uniforms is None else uniforms[:, width:])
+        self._settle(turn, verifying, ruling)
+        if self._request.on_settled is not None:
+            settled = rows.tokens[0][turn.starts[0] :]
+            self._request.on_settled(torch.tensor(settled, dtype=torch.long, device=self._device))
+        return [row for row in _where(was_open) if not rows.is_open[row]]
+
+    def take(self, row: int) -> DecodeOutput:
+        """What a closed row holds, as a batch of one."""
+        stats, trace = self._recorder.take(row)
+        return DecodeOutput(torch.tensor([self._rows.tokens[row]], device=self._device), [stats], [trace])
+
+    def reopen(self, row: int, generator: torch.Generator | None) -> None:
+        """Begin anew in a row that has been taken, and whose runners have been restarted on its new source."""
+        self._rows.tokens[row] = self._request.prompt[row].tolist()
+        self._rows.is_open[row] = True
+        self._skip_draft[row] = self._policy.large_first
+        if self._request.streams is not None and generator is not None:
+            self._request.streams.replace(row, generator)
 
     def _draw_uniforms(self) -> Tensor | None:
         """(B, 2K+1) numbers of this round, as many as any course of it could use, so that streams never shift."""

@@ -84,7 +84,7 @@ class RowStreams:
     """One stream of random numbers per row, so that a row's numbers do not depend on its neighbours."""
 
     def __init__(self, generators: Sequence[torch.Generator]) -> None:
-        self._generators = generators
+        self._generators = list(generators)
 
     @classmethod
     def of(
@@ -104,7 +104,11 @@ class RowStreams:
         elsewhere = [place for place, one in enumerate(generator) if one.device.type != device.type]
         if elsewhere:
             raise ValueError(f"generator {elsewhere[0]} is on another device than the models ({device.type})")
-        return cls(list(generator))
+        return cls(generator)
+
+    def replace(self, row: int, generator: torch.Generator) -> None:
+        """Give a row another stream."""
+        self._generators[row] = generator
 
     def draw(self, n: int, where: Sequence[bool]) -> Tensor:
         """(B, n) float32 in [0, 1): the next n numbers of the B rows whose flag is set, and zeros. The streams of the

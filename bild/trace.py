@@ -19,7 +19,7 @@ class Recorder:
     """Counts and traces of B rows."""
 
     def __init__(self, batch_size: int) -> None:
-        self._counts = [dict.fromkeys(RowStats.__dataclass_fields__, 0) for _ in range(batch_size)]
+        self._counts = [_zeros() for _ in range(batch_size)]
         self._traces: list[list[TokenTrace]] = [[] for _ in range(batch_size)]
 
     def step(self, model: str, taking_part: Sequence[bool]) -> None:
@@ -57,6 +57,12 @@ class Recorder:
         counts["fallbacks"] += stopped
         counts["tokens"] += n_written
 
+    def take(self, row: int) -> tuple[RowStats, list[TokenTrace]]:
+        """The counts and the trace of one row, which begins anew."""
+        taken = RowStats(**self._counts[row]), self._traces[row]
+        self._counts[row], self._traces[row] = _zeros(), []
+        return taken
+
     def stats(self) -> list[RowStats]:
         """One entry per row."""
         return [RowStats(**counts) for counts in self._counts]
@@ -64,6 +70,10 @@ class Recorder:
     def traces(self) -> list[list[TokenTrace]]:
         """One list per row."""
         return self._traces
+
+
+def _zeros() -> dict[str, int]:
+    return dict.fromkeys(RowStats.__dataclass_fields__, 0)
 
 
 def _reason(drafted: int, accepted: int, stopped: bool) -> str:

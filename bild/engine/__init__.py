@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
-from bild.engine.hf import HuggingFaceRunner
+from bild.engine.hf import huggingface_runner
 from bild.engine.prepared import t5_halves, why_not_t5
 from bild.engine.runner import Runner
 from bild.engine.t5.runner import T5Runner
@@ -15,7 +15,7 @@ ENGINES = ("auto", "hf", "static", "static+int8")
 def make_runner(model: PreTrainedModel, engine: str, max_length: int) -> Runner:
     """The runner that ``engine`` names, for rows of at most ``max_length`` decoder tokens.
 
-    "hf" is transformers' own forward, for any encoder-decoder; "static" this package's step for T5 and mT5;
+    "hf" is transformers' own forward, for any model; "static" this package's step for T5 and mT5;
     "static+int8" the same with 8-bit products, on the CPU; "auto" is "static" where it serves the model, else "hf".
 
     Raises:
@@ -24,7 +24,7 @@ def make_runner(model: PreTrainedModel, engine: str, max_length: int) -> Runner:
     check_engine(engine)
     reason = why_not_t5(model)
     if engine == "hf" or (engine == "auto" and reason is not None):
-        return HuggingFaceRunner(model)
+        return huggingface_runner(model)
     if reason is not None:
         raise ValueError(f"engine={engine!r} cannot run this model: {reason}; use engine='hf'")
     int8 = engine == "static+int8"

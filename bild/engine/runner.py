@@ -25,6 +25,9 @@ class Runner(Protocol):
     def prefill(self, **encoder_inputs: Any) -> None:
         """Start B new rows: run the encoder once and forget whatever was cached."""
 
+    def restart(self, rows: Sequence[int], **encoder_inputs: Any) -> None:
+        """Start these rows anew on other sources, one for each; the other rows go on as they are."""
+
     def extend(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
         """Feed each row its first ``widths`` tokens, at its own length.
 

@@ -40,6 +40,10 @@ class FakeRunner:
         self.cached: list[list[int]] = [[] for _ in self._models]
         self.passes = 0
 
+    def restart(self, rows: Sequence[int], **encoder_inputs: Any) -> None:
+        for row in rows:
+            self.cached[row] = []
+
     @property
     def lengths(self) -> list[int]:
         return [len(tokens) for tokens in self.cached]

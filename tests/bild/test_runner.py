@@ -113,6 +113,26 @@ def test_rollback_then_decode_is_a_fresh_prefill(engine):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("lengths", [[3], [9], [2, 8]], ids=["shorter", "longer", "two"])
+def test_a_restarted_row_is_a_fresh_one_and_the_others_go_on(engine, lengths):
+    model = MODELS["t5"]
+    ids, mask = sources(9, LENGTHS)
+    others, other_mask = sources(10, lengths)
+    rows = [2, 0][: len(lengths)]
+    runner = make_runner(model, engine, 100)
+    runner.prefill(input_ids=ids, attention_mask=mask)
+    runner.extend(torch.tensor([[0, 5], [0, 6], [0, 7]]), [2, 1, 2])
+    runner.restart(rows, input_ids=others, attention_mask=other_mask)
+    lengths_now = [0 if row in rows else length for row, length in enumerate([2, 1, 2])]
+    assert runner.lengths == lengths_now
+    logits = runner.extend(torch.tensor([[0], [4], [0]]), [1, 1, int(2 in rows)])
+    torch.testing.assert_close(logits[1, 0], fresh(model, ids[1:2, : LENGTHS[1]], [0, 4])[-1], rtol=1e-9, atol=1e-9)
+    for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        expected = fresh(model, others[place : place + 1, :length], [0])[-1]
+        torch.testing.assert_close(logits[row, 0], expected, rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
 def test_prefill_forgets_everything(engine):
     model = MODELS["t5"]
     ids, mask = sources(9, LENGTHS)

@@ -64,8 +64,6 @@ class T5Runner:
         self._bias = decoder.bias_of_distance(self._capacity)
         self._lengths: list[int] = []
         self._caches: list[Tensor] = []
-        self._sources: list[tuple[Tensor, ...]] = []
-        self._source_bias: Tensor | None = None
 
     @property
     def lengths(self) -> list[int]:
@@ -76,20 +74,37 @@ class T5Runner:
         return self._decoder.vocab_size
 
     def prefill(self, **encoder_inputs: Any) -> None:
-        hidden, mask = self._encode(encoder_inputs)
-        decoder, rows = self._decoder, hidden.shape[0]
-        width = 2 * decoder.inner_width
+        joined, valid = self._read_source(encoder_inputs)
+        rows = len(valid)
         self._lengths = [0] * rows
-        self._caches = [hidden.new_zeros(rows, self._capacity, width) for _ in decoder.layers]
-        flat = hidden.reshape(-1, hidden.shape[-1])
-        self._sources = [
-            in_heads(layer.cross_kv(flat).view(*hidden.shape[:2], width), 2, decoder.n_heads)
-            for layer in decoder.layers
-        ]
-        self._source_bias = None
-        if mask is not None and not bool(mask.all()):
-            bias = torch.zeros(mask.shape, dtype=hidden.dtype, device=hidden.device)
-            self._source_bias = bias.masked_fill_(mask == 0, -torch.inf)[:, None, None, :]
+        self._caches = [one.new_zeros(rows, self._capacity, one.shape[-1]) for one in joined]
+        self._show_sources(joined, valid)
+
+    def restart(self, rows: Sequence[int], **encoder_inputs: Any) -> None:
+        joined, valid = self._read_source(encoder_inputs)
+        index = torch.tensor(rows, device=valid.device)
+        self._show_sources(
+            [_put(old, index, new) for old, new in zip(self._joined, joined, strict=True)],
+            _put(self._valid, index, valid),
+        )
+        for row in rows:
+            self._lengths[row] = 0
+
+    def _read_source(self, encoder_inputs: dict[str, Any]) -> tuple[list[Tensor], Tensor]:
+        """The source's keys and values side by side, (B, S, 2A) for each layer, and (B, S) where it is no padding."""
+        hidden, mask = self._encode(encoder_inputs)
+        flat, shape = hidden.reshape(-1, hidden.shape[-1]), hidden.shape[:2]
+        joined = [layer.cross_kv(flat).view(*shape, -1) for layer in self._decoder.layers]
+        valid = torch.ones(shape, dtype=torch.bool, device=hidden.device) if mask is None else mask.bool()
+        return joined, valid
+
+    def _show_sources(self, joined: list[Tensor], valid: Tensor) -> None:
+        """Make these the sources that the rows attend to."""
+        self._joined, self._valid = joined, valid
+        self._sources = [in_heads(one, 2, self._decoder.n_heads) for one in joined]
+        bias = torch.zeros(valid.shape, dtype=joined[0].dtype, device=valid.device)
+        padded = not bool(valid.all())
+        self._source_bias = bias.masked_fill_(~valid, -torch.inf)[:, None, None, :] if padded else None
 
     def _encode(self, encoder_inputs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """This engine's encoder on token ids and mask; the model's own on anything else."""
@@ -154,3 +169,14 @@ class T5Runner:
         (queries,) = in_heads(step.block(query), 1, self._decoder.n_heads)
         mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=1.0)
         return step.flat(mixed.transpose(1, 2))
+
+
+def _put(old: Tensor, rows: Tensor, new: Tensor) -> Tensor:
+    """(B, S, ...) with some of its rows replaced by those of (R, S', ...); the shorter of both is padded with zeros."""
+    width = max(old.shape[1], new.shape[1])
+    return _widened(old, width).index_copy(0, rows, _widened(new, width))
+
+
+def _widened(values: Tensor, width: int) -> Tensor:
+    missing = values.new_zeros(len(values), width - values.shape[1], *values.shape[2:])
+    return torch.cat([values, missing], dim=1)

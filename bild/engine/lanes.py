@@ -1,0 +1,123 @@
+"""Rows that advance independently, over caches that know one length for a whole batch.
+
+Rows that have moved alike share one cache (a lane) and run batched; a lane splits when its rows part, down to one row
+each. Lanes never merge. Knows transformers' caches, and nothing of what a model's forward takes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+
+@dataclass
+class Lane:
+    """R rows that share one cache.
+
+    The caches are made without a config: they grow layer by layer, whatever the decoder's depth, and keep every
+    position. Layers that look at a sliding window are held to it by their mask alone, so that a rollback finds what it
+    comes back to.
+    """
+
+    rows: list[int]
+    context: dict[str, Tensor]
+    """what the forward needs beside tokens and caches; each (R, ...)"""
+    written: DynamicCache
+    """keys and values of the tokens"""
+    source: DynamicCache
+    """keys and values of the encoder's output; stays empty without an encoder"""
+    length: int = 0
+    """tokens cached, the same for every row"""
+
+    def select(self, members: Sequence[int]) -> Lane:
+        """A lane of its own for the rows at these places of this lane."""
+        index = torch.tensor(members, device=next(iter(self.context.values())).device)
+        return Lane(
+            rows=[self.rows[member] for member in members],
+            context={name: value[index] for name, value in self.context.items()},
+            written=_select(self.written, index),
+            source=_select(self.source, index),
+            length=self.length,
+        )
+
+
+def _select(cache: DynamicCache, index: Tensor) -> DynamicCache:
+    selected = DynamicCache()
+    for position, layer in enumerate(cache.layers):
+        if layer.get_seq_length() > 0:
+            selected.update(layer.keys[index], layer.values[index], position)
+    return selected
+
+
+class HuggingFaceRunner(ABC):
+    """``Runner`` over a model's own forward. What kind of model it is, a subclass knows."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._lanes: list[Lane] = []
+        self._lengths: list[int] = []
+
+    @property
+    def lengths(self) -> list[int]:
+        return self._lengths
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self._model.get_output_embeddings().weight.shape[0])
+
+    @abstractmethod
+    def prefill(self, **inputs: Any) -> None: ...
+
+    @abstractmethod
+    def _forward(self, lane: Lane, tokens: Tensor) -> Tensor:
+        """Logits (R, W, V) of the (R, W) tokens after those that the lane has cached; they are cached too."""
+
+    def _start(self, context: dict[str, Tensor]) -> Lane:
+        """Forget everything, and put the B rows that ``context`` describes into one lane."""
+        rows = len(next(iter(context.values())))
+        self._lanes = [Lane(list(range(rows)), context, DynamicCache(), DynamicCache())]
+        self._lengths = [0] * rows
+        return self._lanes[0]
+
+    def extend(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
+        self._split(widths)
+        moving = [lane for lane in self._lanes if widths[lane.rows[0]] > 0]
+        parts = [self._advance(lane, tokens[lane.rows, : widths[lane.rows[0]]]) for lane in moving]
+        self._lengths = [length + width for length, width in zip(self._lengths, widths, strict=True)]
+        if parts[0].shape[:2] == tokens.shape:
+            return parts[0]
+        logits = parts[0].new_zeros(*tokens.shape, parts[0].shape[-1])
+        for lane, part in zip(moving, parts, strict=True):
+            logits[lane.rows, : part.shape[1]] = part
+        return logits
+
+    def _advance(self, lane: Lane, tokens: Tensor) -> Tensor:
+        logits = self._forward(lane, tokens)
+        lane.length += tokens.shape[1]
+        return logits
+
+    def rollback(self, lengths: Sequence[int]) -> None:
+        self._split(lengths)
+        for lane in self._lanes:
+            surplus = lane.length - lengths[lane.rows[0]]
+            if surplus > 0:
+                lane.written.crop(-surplus)
+                lane.length -= surplus
+        self._lengths = list(lengths)
+
+    def _split(self, key_of: Sequence[Hashable]) -> None:
+        """Part the lanes whose rows differ in ``key_of`` (one entry per row)."""
+        lanes = []
+        for lane in self._lanes:
+            groups: dict[Hashable, list[int]] = defaultdict(list)
+            for member, row in enumerate(lane.rows):
+                groups[key_of[row]].append(member)
+            lanes += [lane] if len(groups) == 1 else [lane.select(members) for members in groups.values()]
+        self._lanes = lanes
