@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -163,19 +162,22 @@ def _from_path(model: Model, path: str, tokenizer: str | None, note: str) -> Loa
     offline = locate(path, model.revision)
     hide_weight_bars()
     try:
-        loaded = AutoModelForSeq2SeqLM.from_pretrained(
+        loaded, found = AutoModelForSeq2SeqLM.from_pretrained(
             path,
             revision=model.revision,
             dtype=torch.float32,
             use_safetensors=True,
             local_files_only=offline,
             trust_remote_code=model.trust_remote_code,
+            ignore_mismatched_sizes=True,  # looked at below
+            output_loading_info=True,
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except Exception as error:  # for files that cannot be read the libraries have no class in common
         raise UserError(
             f"{path}: the model cannot be loaded ({first_line(error)}); it must be an encoder-decoder with safetensors "
             "weights (older ones: https://huggingface.co/spaces/safetensors/convert, then model.revision=refs/pr/N)"
         ) from error
+    _check_weights(found, path)
     words = _tokenizer(model, path) if tokenizer is None else _tokenizer(replace(model, revision=None), tokenizer)
     _check_sizes(words, loaded, path if tokenizer is None else tokenizer)
     return LoadedModel(loaded.eval(), words, path, note)
@@ -187,8 +189,18 @@ def _tokenizer(model: Model, path: str) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(
             path, revision=model.revision, local_files_only=offline, trust_remote_code=model.trust_remote_code
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the tokenizers library raises nothing more special
         raise UserError(f"{path}: the tokenizer cannot be loaded ({first_line(error)}); {ELSEWHERE}") from error
+
+
+def _check_weights(found: Mapping[str, Any], path: str) -> None:
+    """What is not in the files, or not in the shape that the config says, transformers fills with random numbers."""
+    lacking = sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])})
+    if lacking:
+        raise UserError(
+            f"{path}: its files lack {counted(len(lacking), 'weight')} that its config.json asks for, such as "
+            f"{lacking[0]}; make it or download it again"
+        )
 
 
 def _check_sizes(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, path: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 
+from pipelines.cli import counted
 from pipelines.training.processes import say
 from pipelines.training.run import TrainSummary
 
@@ -25,7 +26,7 @@ def leave(summary: TrainSummary) -> None:
     resumed = "" if summary.resumed_from is None else f", resumed from step {summary.resumed_from}"
     say(f"  steps        {summary.steps} ({_duration(summary.seconds)} in this run{resumed})")
     if summary.best is not None:
-        say(f"  validation   {summary.metric} {summary.best:.2f}, best after {summary.best_step} steps")
+        say(f"  validation   {summary.metric} {summary.best:.2f}, best after {counted(summary.best_step, 'step')}")
     say(f"  {'checkpoints ' if summary.ended == 'signal' else 'model       '} {summary.out}")
     if summary.signal is not None:
         sys.exit(128 + summary.signal)

@@ -12,7 +12,7 @@ from pipelines.cli import UserError
 
 
 def reporters(mode: str, out: Path) -> list[str]:
-    """What transformers should report to in this mode; W&B's files go into ``out``.
+    """What transformers should report to in this mode; W&B's files go into ``out``, which must be there.
 
     Raises:
         UserError: "online" without being logged in.
@@ -25,7 +25,6 @@ def reporters(mode: str, out: Path) -> list[str]:
     os.environ["WANDB_DIR"] = str(out)
     os.environ.setdefault("WANDB_PROJECT", "bild")
     os.environ.setdefault("WANDB_NAME", out.name)
-    out.mkdir(parents=True, exist_ok=True)
     return ["wandb"]
 
 

@@ -47,6 +47,7 @@ class Validation:
         self._references = [tokenizer.decode(ids, skip_special_tokens=True) for ids in rows["labels"]]
         if references is not None:
             self._references = list(references)
+        self._label = "validation" if rank == 0 else None
         self._mine = rows.select(range(rank, len(rows), processes))
         self._processes = processes
         self._metric = metric
@@ -61,7 +62,7 @@ class Validation:
     @torch.no_grad()
     def __call__(self) -> dict[str, float]:
         decoder = Decoder(None, self._model, self._tokenizer, Decoding(max_new_tokens=self._max_new_tokens))
-        decoded = decode_rows(decoder, bild.SmallOnly(), self._mine["input_ids"], self._batch_size, None, "validation")
+        decoded = decode_rows(decoder, bild.SmallOnly(), self._mine["input_ids"], self._batch_size, None, self._label)
         shares = gather_object([([row.text for row in decoded], *self._loss())])
         texts = [""] * len(self._references)
         for rank, (share, _, _) in enumerate(shares):

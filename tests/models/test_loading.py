@@ -1,5 +1,6 @@
 """Which weights a pipeline gets, and what it says when there are none."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,28 @@ def test_weights_that_are_a_pickle_are_not_read(here: Path) -> None:
     torch.save(tiny.new_model().state_dict(), folder / "pytorch_model.bin")
     with pytest.raises(UserError, match="safetensors"):
         loading.load(model(here, path=str(folder)), "task", "large")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "told"),
+    [
+        (
+            "config.json",
+            {"num_layers": 3},
+            r"its files lack \d+ weights that its config\.json asks for, such as encoder",
+        ),
+        ("config.json", {"d_ff": 48}, r"its files lack 4 weights that its config\.json asks for, such as decoder"),
+        ("config.json", {"d_model": "wide"}, r"the model cannot be loaded \(Validation error"),
+        ("config.json", {"model_type": "gpt2"}, ".*; it must be an encoder-decoder with safetensors"),
+        ("tokenizer.json", {"model": None}, r"the tokenizer cannot be loaded \("),
+    ],
+)
+def test_files_that_do_not_fit_together_are_one_line(file, change, told, here: Path) -> None:
+    path = here / "pretrained" / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=f"pretrained: {told}") as caught:
+        loading.load(model(here), "task", "large")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from transformers import Adafactor
 
 from pipelines.cli import UserError
 from pipelines.decoding import scoring
-from pipelines.training import checkpoints, tracking
+from pipelines.training import checkpoints, tracking, validation
 from pipelines.training.batches import MicroBatches
 from pipelines.training.build import adafactor, training_arguments
 from pipelines.training.patience import out_of_patience
@@ -119,6 +119,15 @@ def test_the_validation_score_is_that_of_greedy_texts() -> None:
         name: value for name, value in found.items() if name != "eval_loss"
     }
     assert one.headline == "eval_rougeLsum"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_only_the_first_process_shows_a_bar(rank, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(validation, "gather_object", lambda share: 2 * share)
+    lengths = {"metric": "bleu", "max_new_tokens": 2, "batch_size": 2}
+    shared = {"rank": rank, "processes": 2}
+    Validation(tiny.new_model().eval(), tiny.TOKENIZER, tiny.VALIDATION, None, **lengths, **shared)()
+    assert ("validation" in capsys.readouterr().err) == (rank == 0)
 
 
 def test_a_shallow_decoder_can_be_trained(tmp_path: Path) -> None:
