@@ -6,23 +6,40 @@ python -m pipelines.evaluate -m split=validation bild.fallback=0.5,0.6,0.7 bild.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from pipelines.cli import UserError, entry
+from pipelines.cli import UserError, check_whole, entry
+from pipelines.evaluation import sweep
+
+if TYPE_CHECKING:
+    from pipelines.evaluation.results import Result
+    from pipelines.evaluation.timings import TimingLog
 
 # Overrides that a result's name tells in another way, or that do not change the result.
-TOLD_OTHERWISE = ("split", "large", "small", "task", "bild", "out", "device")
+TOLD_OTHERWISE = ("split", "large", "small", "task", "task.name", "bild", "out", "device")
+HASH_DIGITS = 8  # of a hash in a name
 
 
 def main(config: DictConfig) -> None:
     """Evaluate one configuration; a job of a sweep leaves tables and report to the end of the sweep."""
+    with sweep.job():
+        result, timing_log = evaluated(config)
+        if sweep.is_sweep():
+            sweep.leave_result(result.path, timing_log.folder)
+        else:
+            show(result)
+            timing_log.remove()
+
+
+def evaluated(config: DictConfig) -> tuple[Result, TimingLog]:
+    """Run and write one evaluation; returns also the log to be removed once its result is not needed to resume."""
     from pipelines.decoding.config import decoding, instantiated
     from pipelines.decoding.pair import load_pair
-    from pipelines.evaluation import provenance, report, results, sweep, table
-    from pipelines.evaluation.results import shown_path
+    from pipelines.evaluation import provenance, results
     from pipelines.evaluation.run import Settings, describe_task, evaluate
 
     check(config)
@@ -33,56 +50,63 @@ def main(config: DictConfig) -> None:
     if len(dataset) == 0:
         raise UserError(f"task={task.name}: the split {config.split!r} has no rows; choose another split")
     pair = load_pair(config, task.name)
-    if sweep.job_number() == 0:
-        print(f"task   {task.name}, {config.split} split, {len(dataset):,} examples")
-        for role, model in pair.described.items():
-            print(f"{role}  {model.note}")
+    sweep.say(f"task   {task.name}, {config.split} split, {len(dataset):,} examples")
+    for role, model in pair.described.items():
+        sweep.say(f"{role}  {model.note}")
     print(f"policy {results.policy_label(policy)}")
     settings = Settings(
         batch_size=config.batch_size, latency_limit=config.latency_limit, cache=Path(config.out) / "cache"
     )
     done = evaluate(pair, task, dataset, policy, written, settings)
+    described = describe_task(task, dataset, config.split, config.limit)
+    contents = {"task.data_files": described["data"]}
+    contents |= {f"{role}.path": model.weights for role, model in pair.described.items()}
     names = {role: model.name for role, model in pair.described.items()}
     content = {
-        "name": results.file_name(config.split, names, policy, extras(done.content["run"]["device"])),
+        "name": results.file_name(config.split, names, policy, extras(done.content["run"]["device"], contents)),
         "label": results.policy_label(policy),
-        "task": describe_task(task, dataset, config.split, config.limit),
+        "task": described,
         **done.content,
         "provenance": provenance.collect(config),
     }
     result = results.write(content, done.rows, Path(config.out) / task.name)
-    if sweep.is_sweep():
-        sweep.leave_result(result.path, done.timing_log)
-        print(f"result {shown_path(result.path)}")
-        return
-    done.timing_log.unlink(missing_ok=True)
+    print(f"result {results.shown_path(result.path)}")
+    return result, done.timing_log
+
+
+def show(result: Result) -> None:
+    """Print the tables of a result, write its report and print where it is."""
+    from pipelines.evaluation import report, results, table
+
     table.print_tables([result])
-    print(f"result {shown_path(result.path)}")
-    print(shown_path(report.write_report([result], report.report_path([result]))))
+    print(results.shown_path(report.write_report([result], report.report_path([result]))))
 
 
 def check(config: DictConfig) -> None:
     """Raise ``UserError`` on numbers out of range, before anything is loaded."""
-    for name in ("limit", "latency_limit", "batch_size"):
-        value = config[name]
-        optional = name != "batch_size"
-        if value is None and optional:
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            hint = "a whole number of at least 1" + (", or null for the whole split" if optional else "")
-            raise UserError(f"{name}={value}: must be {hint}")
+    check_whole("limit", config.limit, null="the whole split")
+    check_whole("latency_limit", config.latency_limit, null="all of them")
+    check_whole("batch_size", config.batch_size)
 
 
-def extras(device: str) -> dict[str, Any]:
-    """What the user has set beyond task, split, models and policy, for the name of the result."""
+def extras(device: str, contents: Mapping[str, str]) -> dict[str, Any]:
+    """What the user has set beyond task, split, models and policy, for the name of the result.
+
+    Args:
+        contents: keys whose values are paths, and the hash of what lies there, which stands in their place.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     found: dict[str, Any] = {} if device == "cpu" else {"": device}
-    if HydraConfig.initialized():
-        overrides = (override.partition("=") for override in HydraConfig.get().overrides.task)
-        for name, _, value in overrides:
-            if name.lstrip("+~").split(".")[0] not in TOLD_OTHERWISE:
-                found[name.lstrip("+~")] = value
+    if not HydraConfig.initialized():
+        return found
+    for override in HydraConfig.get().overrides.task:
+        name, _, value = override.lstrip("+~").partition("=")
+        path = next((path for path in contents if name == path or name.startswith(f"{path}.")), None)
+        if path is not None:
+            found[path] = contents[path][:HASH_DIGITS]
+        elif name not in TOLD_OTHERWISE and not name.startswith("bild."):
+            found[name] = value
     return found
 
 

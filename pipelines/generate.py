@@ -10,15 +10,16 @@ import contextlib
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from omegaconf import DictConfig
 
-from pipelines.cli import UserError, entry
-from pipelines.files import replacing
+from pipelines.cli import UserError, check_whole, counted, entry
+from pipelines.files import replacing, sole_writer, write_text
 
 PIPE = "-"
 
@@ -32,6 +33,8 @@ def main(config: DictConfig) -> None:
         if PIPE not in (config.input, config.output):
             from_file_to_file(config)
         elif config.output == PIPE:
+            # Texts are UTF-8 whatever the terminal's language is.
+            out.reconfigure(encoding="utf-8", errors="strict")
             stream(config, out)
         else:
             with replacing(Path(config.output)) as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -42,46 +45,56 @@ def check(config: DictConfig) -> None:
     """Raise ``UserError`` on missing or impossible input and output, before anything is loaded."""
     if config.input is None or config.output is None:
         raise UserError("give input=FILE output=FILE, or - for standard input or output")
-    if not isinstance(config.batch_size, int) or config.batch_size < 1:
-        raise UserError(f"batch_size={config.batch_size}: must be a whole number of at least 1")
+    check_whole("batch_size", config.batch_size)
     if config.input != PIPE and not Path(config.input).is_file():
         raise UserError(f"input={config.input}: there is no such file")
-    if config.output == PIPE:
-        return
-    output = Path(config.output)
+    if config.output != PIPE:
+        check_output(Path(config.output))
+        if config.input != PIPE and Path(config.output).exists() and Path(config.output).samefile(config.input):
+            raise UserError(f"output={config.output}: is the input itself; give another file")
+
+
+def check_output(output: Path) -> None:
+    """Raise ``UserError`` unless a file can be put at ``output``."""
     if not output.absolute().parent.is_dir():
         raise UserError(f"output={output}: the folder {output.parent} does not exist; create it first")
-    if output.is_dir():
-        raise UserError(f"output={output}: is a folder; give a file")
-    if config.input != PIPE and output.exists() and output.samefile(config.input):
-        raise UserError(f"output={output}: is the input itself; give another file")
+    if output.exists() and not output.is_file():
+        kind = "a folder" if output.is_dir() else "not a plain file"
+        raise UserError(f"output={output}: is {kind}; give a file, or - for standard output")
+    try:
+        # Permissions alone do not tell: a file system may be read-only.
+        tempfile.TemporaryFile(dir=output.absolute().parent).close()
+    except OSError as error:
+        raise UserError(
+            f"output={output}: nothing can be written to {output.absolute().parent} ({error.strerror}); choose another "
+            "folder, or mend its permissions"
+        ) from error
 
 
 def from_file_to_file(config: DictConfig) -> None:
     """Decode a whole file, longest lines first. Started again after a kill, it goes on where it stopped."""
-    from pipelines.evaluation.lines import LineDecoder
-    from pipelines.files import write_text
+    from pipelines.decoding.lines import LineDecoder
 
-    with Path(config.input).open(encoding="utf-8", newline="\n") as file:
+    with Path(config.input).open("rb") as file:
         lines = list(read_lines(file, config.input))
     if not lines:
         raise UserError(f"input={config.input}: is empty")
+    decoder = LineDecoder.load(config)
     partial = Path(f"{config.output}.partial")
-    decoded = LineDecoder.load(config).decode_all(lines, config.batch_size, partial)
-    write_text("".join(f"{line}\n" for line in decoded), Path(config.output))
-    shutil.rmtree(partial)
-    print(f"wrote {len(decoded):,} lines to {config.output}")
+    with sole_writer(partial):
+        decoded = decoder.decode_all(lines, config.batch_size, partial)
+        write_text("".join(f"{line}\n" for line in decoded), Path(config.output))
+        shutil.rmtree(partial)
+    print(f"wrote {counted(len(decoded), 'line')} to {config.output}")
 
 
 def stream(config: DictConfig, out: TextIO) -> None:
     """Decode lines as they come, ``batch_size`` at a time, and write each batch at once."""
-    from pipelines.evaluation.lines import LineDecoder
+    from pipelines.decoding.lines import LineDecoder
 
     with contextlib.ExitStack() as stack:
-        if config.input == PIPE:
-            file = sys.stdin
-        else:
-            file = stack.enter_context(Path(config.input).open(encoding="utf-8", newline="\n"))
+        # Bytes: what Python makes of standard input as text depends on the terminal's language.
+        file = sys.stdin.buffer if config.input == PIPE else stack.enter_context(Path(config.input).open("rb"))
         decoder = LineDecoder.load(config)
         try:
             for batch in _batches(read_lines(file, config.input), config.batch_size):
@@ -93,19 +106,21 @@ def stream(config: DictConfig, out: TextIO) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
 
 
+def read_lines(file: BinaryIO, name: str) -> Iterator[str]:
+    """The lines of an open file, without their ends. Raises ``UserError`` on the first that is not UTF-8."""
+    for number, line in enumerate(file, start=1):
+        try:
+            yield line.rstrip(b"\r\n").decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"input={name}: line {number:,} is not UTF-8 ({error.reason}); convert the file first"
+            ) from error
+
+
 def _batches(lines: Iterable[str], size: int) -> Iterator[list[str]]:
     lines = iter(lines)
     while batch := list(islice(lines, size)):
         yield batch
-
-
-def read_lines(file: TextIO, name: str) -> Iterable[str]:
-    """The lines of an open file, without their ends. Raises ``UserError`` on what is not UTF-8."""
-    try:
-        for line in file:
-            yield line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"input={name}: is not UTF-8 ({error.reason}); convert it first") from error
 
 
 if __name__ == "__main__":

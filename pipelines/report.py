@@ -32,8 +32,10 @@ def rewrite(paths: Sequence[Path], out: Path | None) -> Path:
     from pipelines.evaluation import report, results, table
 
     found = results.find(paths)
+    # First what may fail: the report needs the examples as well.
+    path = report.write_report(found, report.report_path(found) if out is None else out)
     table.print_tables(found)
-    return report.write_report(found, report.report_path(found) if out is None else out)
+    return path
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from datasets import Dataset
 from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -98,50 +97,29 @@ class Decoder:
         return [DecodedRow(*row) for row in zip(texts, written, out.stats, out.trace, strict=True)]
 
 
-def decode_split(
-    large: PreTrainedModel | None,
-    small: PreTrainedModel | None,
-    dataset: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
-    policy: Policy,
-    batch_size: int,
-    decoding: Decoding | None = None,
-    store: ChunkStore | None = None,
-    label: str = "decoding",
-) -> list[DecodedRow]:
-    """Decode every source of a dataset with one policy, in batches of similar length.
-
-    Args:
-        large, small: in eval mode on one device; None where the policy has no use for it.
-        dataset: string column ``source``, without the task's prefix.
-        decoding: greedy up to ``task.target_length`` tokens if None.
-        store: keeps finished chunks, so that a killed run goes on where it stopped; it must belong to exactly these
-            arguments (``fingerprint.decoding_key``).
-        label: of the progress bar.
-
-    Returns:
-        One row per example, in the dataset's order.
-    """
-    if decoding is None:
-        decoding = Decoding(max_new_tokens=task.target_length)
-    decoder = Decoder(large, small, tokenizer, decoding)
-    return decode_rows(decoder, policy, source_ids(dataset["source"], tokenizer, task), batch_size, store, label)
-
-
 def decode_rows(
     decoder: Decoder,
     policy: Policy,
     inputs: Sequence[list[int]],
     batch_size: int,
     store: ChunkStore | None,
-    label: str,
+    label: str | None,
 ) -> list[DecodedRow]:
-    """Decode N rows of token ids; the result is in their order."""
+    """Decode N rows of token ids with one policy, in batches of similar length.
+
+    Args:
+        store: keeps finished chunks, so that a killed run goes on where it stopped; it must belong to exactly these
+            arguments (``pair.pair_key``).
+        label: of the progress bar; None = no bar.
+
+    Returns:
+        One decoded row per input, in their order.
+    """
     # Longest first: memory runs out at once or never, and the progress bar is pessimistic rather than optimistic.
     order = sorted(range(len(inputs)), key=lambda row: -len(inputs[row]))
     decoded: dict[int, DecodedRow] = {}
-    with tqdm(total=len(inputs), desc=label, unit="row", dynamic_ncols=True, leave=False) as progress:
+    hidden = label is None
+    with tqdm(total=len(inputs), desc=label, unit="row", dynamic_ncols=True, leave=False, disable=hidden) as progress:
         for chunk_index, chunk in enumerate(_chunks(order, _chunk_size(batch_size))):
             rows = None if store is None else store.read(chunk_index, chunk)
             if rows is None:
@@ -159,14 +137,30 @@ def decode_rows(
 
 def source_ids(sources: Sequence[str], tokenizer: PreTrainedTokenizerBase, task: Task) -> list[list[int]]:
     """Token ids of each source with the task's prefix, at most ``task.source_length`` of them, EOS kept."""
-    texts = [task.prefix + source for source in sources]
-    return tokenizer(texts, max_length=task.source_length, truncation=True)["input_ids"]
+    return _encoded(sources, tokenizer, task, truncation=True)
+
+
+def count_cut(
+    sources: Sequence[str], inputs: Sequence[list[int]], tokenizer: PreTrainedTokenizerBase, task: Task
+) -> int:
+    """How many of the sources lost tokens when they became ``inputs``, their ``source_ids``."""
+    full = [source for source, ids in zip(sources, inputs, strict=True) if len(ids) == task.source_length]
+    return sum(len(ids) > task.source_length for ids in _encoded(full, tokenizer, task, truncation=False))
 
 
 def row_generator(seed: int, row: int, device: torch.device) -> torch.Generator:
     """The random stream of one example: the same in any batch, order or resumed run."""
     digest = hashlib.sha256(f"{seed}/{row}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") % 2**63)
+
+
+def _encoded(
+    sources: Sequence[str], tokenizer: PreTrainedTokenizerBase, task: Task, truncation: bool
+) -> list[list[int]]:
+    texts = [task.prefix + source for source in sources]
+    # Without truncation the tokenizer would warn of what the caller is asking about.
+    length = task.source_length if truncation else None
+    return tokenizer(texts, max_length=length, truncation=truncation, verbose=False)["input_ids"] if texts else []
 
 
 def _chunk_size(batch_size: int) -> int:

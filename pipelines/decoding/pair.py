@@ -1,6 +1,6 @@
-"""The two models of a comparison, loaded and checked to fit together.
+"""The two models of a comparison, loaded and checked to fit together, and the fingerprint of what they write.
 
-Knows how models are described; knows nothing about decoding or scores.
+Knows how models are described; knows nothing about how texts are decoded or scored.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.logging import disable_progress_bar
 
 from bild.checks import as_ids
+from bild.policies.base import Policy
 from pipelines.cli import UserError
 from pipelines.decoding.config import instantiated
+from pipelines.decoding.decode import Decoding
 from pipelines.files import ROOT
-from pipelines.models.fingerprint import model_hash
+from pipelines.models.fingerprint import decoding_key, model_hash, tokenizer_hash
 
 # float16 is missing on purpose: it overflows in nearly every T5.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -34,7 +35,7 @@ class Described:
     parameters: int
     dtype: str
     weights: str
-    """``fingerprint.model_hash``"""
+    """``model_hash``"""
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,21 @@ class Pair:
     small: PreTrainedModel | None
     tokenizer: PreTrainedTokenizerBase
     described: dict[str, Described]
-    """by role, "large" and "small" """
+    """by role: "large", "small", or both"""
 
     @property
     def device(self) -> torch.device:
         """Where the models are."""
-        return next(model.device for model in (self.large, self.small) if model is not None)
+        return self._any_model.device
 
     @property
     def eos(self) -> list[int]:
         """Ids that end a text."""
-        model = next(model for model in (self.large, self.small) if model is not None)
-        return list(as_ids(model.generation_config.eos_token_id))
+        return list(as_ids(self._any_model.generation_config.eos_token_id))
+
+    @property
+    def _any_model(self) -> PreTrainedModel:
+        return next(model for model in (self.large, self.small) if model is not None)
 
 
 def load_pair(config: DictConfig, task_name: str, roles: Sequence[str] = ("large", "small")) -> Pair:
@@ -67,7 +71,6 @@ def load_pair(config: DictConfig, task_name: str, roles: Sequence[str] = ("large
     """
     from pipelines.models.loading import load
 
-    disable_progress_bar()
     device = chosen_device(config.device)
     dtype = chosen_dtype(config.dtype)
     loaded = {role: load(instantiated(config, role), task_name, role) for role in roles}
@@ -76,6 +79,14 @@ def load_pair(config: DictConfig, task_name: str, roles: Sequence[str] = ("large
     models = {role: one.model.to(device=device, dtype=dtype).eval() for role, one in loaded.items()}
     described = {role: describe(models[role], one.path, one.note) for role, one in loaded.items()}
     return Pair(models.get("large"), models.get("small"), tokenizers[0], described)
+
+
+def pair_key(pair: Pair, policy: Policy, inputs: Sequence[list[int]], decoding: Decoding, batch_size: int) -> str:
+    """The fingerprint of what a policy writes for some inputs; a model that it does not use does not enter."""
+    used = {"large": policy.uses_large, "small": policy.uses_small}
+    weights = {role: model.weights for role, model in pair.described.items() if used[role]}
+    tokenizer = tokenizer_hash(pair.tokenizer)
+    return decoding_key(weights, tokenizer, inputs, policy, decoding, batch_size, pair.device.type)
 
 
 def describe(model: PreTrainedModel, path: str, note: str) -> Described:

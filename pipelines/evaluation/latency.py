@@ -1,17 +1,14 @@
 """Time per example at batch 1: all methods on the same inputs, in turn, in one process, on one clock.
 
-Knows how to run a method and a clock; knows nothing about scores or files other than the log of a run in progress.
+Knows how to run a method and a clock; knows nothing about scores.
 """
 
 from __future__ import annotations
 
 import gc
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,39 +18,29 @@ from transformers import PreTrainedModel
 from bild.policies.base import Policy
 from pipelines.decoding.decode import Decoder
 from pipelines.decoding.rows import kept_tokens
+from pipelines.evaluation.timings import Timing, TimingLog
 
-
-@dataclass(frozen=True)
-class Timing:
-    """One example decoded alone by one method."""
-
-    row: int
-    """index of the example in the split"""
-    method: str
-    milliseconds: float
-    """end to end: encoders and decoding, token ids on the device to token ids on the device"""
-    encoder_milliseconds: float | None
-    """the part spent in the encoders of the models that the method uses; None if an engine hides it"""
-    tokens: list[int]
-    """what was written, EOS included"""
+Moment = float | torch.cuda.Event
+"""a point in time: seconds of the processor's clock, or a mark in a GPU's queue of work"""
 
 
 class EncoderClock:
-    """Adds up the time that models spend in their encoders, by hooks on ``get_encoder()``."""
+    """Adds up the time that models spend in their encoders, by hooks on ``get_encoder()``.
+
+    It never waits for the device, so that it does not slow down what is timed around it.
+    """
 
     def __init__(self, models: Sequence[PreTrainedModel], device: torch.device) -> None:
         self._models = models
         self._device = device
-        self._start = 0.0
-        self.seconds = 0.0
-        self.calls = 0
+        self._moments: list[Moment] = []
 
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Listen to the encoders inside the block."""
         encoders = [model.get_encoder() for model in self._models]
-        hooks = [encoder.register_forward_pre_hook(self._before) for encoder in encoders]
-        hooks += [encoder.register_forward_hook(self._after) for encoder in encoders]
+        hooks = [encoder.register_forward_pre_hook(self._mark) for encoder in encoders]
+        hooks += [encoder.register_forward_hook(self._mark) for encoder in encoders]
         try:
             yield
         finally:
@@ -62,14 +49,20 @@ class EncoderClock:
 
     def reset(self) -> None:
         """Begin a new example."""
-        self.seconds, self.calls = 0.0, 0
+        self._moments = []
 
-    def _before(self, *_: object) -> None:
-        self._start = now(self._device)
+    @property
+    def calls(self) -> int:
+        """How many encoders have run since ``reset``."""
+        return len(self._moments) // 2
 
-    def _after(self, *_: object) -> None:
-        self.seconds += now(self._device) - self._start
-        self.calls += 1
+    @property
+    def seconds(self) -> float:
+        """What they took. To be read once the device has done all that it was asked to do."""
+        return sum(map(_seconds, self._moments[::2], self._moments[1::2]))
+
+    def _mark(self, *_: object) -> None:
+        self._moments.append(_moment(self._device))
 
 
 def now(device: torch.device) -> float:
@@ -77,6 +70,19 @@ def now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def _moment(device: torch.device) -> Moment:
+    """This moment, as the device reaches it."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def _seconds(start: Moment, end: Moment) -> float:
+    return end - start if isinstance(start, float) else start.elapsed_time(end) / 1000
 
 
 def chosen_rows(n_rows: int, limit: int | None) -> list[int]:
@@ -92,7 +98,7 @@ def measure(
     models: Sequence[PreTrainedModel],
     inputs: Sequence[list[int]],
     rows: Sequence[int],
-    log: Path,
+    log: TimingLog,
 ) -> list[Timing]:
     """Time every method on every row, the methods taking turns within each row.
 
@@ -104,24 +110,22 @@ def measure(
         models: whose encoders are clocked.
         inputs: token ids of every source of the split.
         rows: indices of those to time.
-        log: JSON lines of the finished rows; a killed run goes on behind them. The caller removes it at the end.
+        log: of the finished rows; a killed run goes on behind them. The caller holds it, and removes it at the end.
     """
-    timings = _read_log(log, set(policies))
+    timings = log.read()
     finished = {timing.row for timing in timings}
     pending = [row for row in rows if row not in finished]
     if not pending:
         return timings
     _warm(decoder, policies, inputs, pending)
     clock = EncoderClock(models, decoder.device)
-    log.parent.mkdir(parents=True, exist_ok=True)
     progress = tqdm(pending, desc="timing, one by one", unit="row", dynamic_ncols=True, leave=False)
-    with clock.attached(), _no_garbage_collection(), log.open("a", encoding="utf-8") as file:
+    with clock.attached(), _no_garbage_collection():
         for index, row in enumerate(progress):
             names = list(policies)
             turn = index % len(names)
             new = [_time(decoder, policies[name], name, inputs, row, clock) for name in names[turn:] + names[:turn]]
-            file.write(json.dumps([asdict(timing) for timing in new]) + "\n")
-            file.flush()
+            log.append(new)
             timings += new
             gc.collect()
     return timings
@@ -146,25 +150,6 @@ def _warm(decoder: Decoder, policies: Mapping[str, Policy], inputs: Sequence[lis
     for row in progress:
         for policy in policies.values():
             decoder.run(policy, *decoder.pad([inputs[row]]), [row])
-
-
-def _read_log(log: Path, methods: set[str]) -> list[Timing]:
-    """The rows that an interrupted run has finished; a line that was cut off is dropped."""
-    if not log.exists():
-        return []
-    timings: list[Timing] = []
-    whole_lines: list[str] = []
-    for line in log.read_text(encoding="utf-8").splitlines():
-        try:
-            entries = [Timing(**entry) for entry in json.loads(line)]
-        except (json.JSONDecodeError, TypeError):
-            break
-        if {entry.method for entry in entries} == methods:
-            timings += entries
-            whole_lines.append(line + "\n")
-    # What follows must start on a line of its own.
-    log.write_text("".join(whole_lines), encoding="utf-8")
-    return timings
 
 
 @contextmanager

@@ -6,7 +6,7 @@ Knows counts, tokens and milliseconds; knows nothing about models, files or how 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from pipelines.decoding.rows import DecodedRow
 from pipelines.decoding.scoring import exact_match, paired_bootstrap
 from pipelines.decoding.store import STATS
-from pipelines.evaluation.latency import Timing
+from pipelines.evaluation.timings import Timing
 
 LARGE_REASONS = ("fallback", "rollback", "bonus", "large")
 
@@ -31,6 +31,15 @@ def written_by(rows: Sequence[DecodedRow]) -> dict[str, int]:
     return {reason: found[reason] for reason in ("draft", *LARGE_REASONS, "discarded")}
 
 
+def acceptance(total: Mapping[str, int]) -> float | None:
+    """Drafted tokens that stand, as a share; None where the large model never ran, since nobody has checked them.
+
+    Args:
+        total: ``counts`` of a method.
+    """
+    return None if total["large_steps"] == 0 else _ratio(total["accepted"], total["drafted"])
+
+
 def rates(rows: Sequence[DecodedRow], large_rows: Sequence[DecodedRow], eos: Sequence[int]) -> dict[str, float | None]:
     """What a policy did, as shares. None where there is nothing to divide by.
 
@@ -41,8 +50,7 @@ def rates(rows: Sequence[DecodedRow], large_rows: Sequence[DecodedRow], eos: Seq
     """
     total, by = counts(rows), written_by(rows)
     return {
-        # Drafted tokens that stand.
-        "acceptance": _ratio(total["accepted"], total["drafted"]),
+        "acceptance": acceptance(total),
         # Tokens per pass of the large model.
         "mean_accepted_length": _ratio(total["tokens"], total["large_steps"]),
         "large_steps_per_token": _ratio(total["large_steps"], total["tokens"]),

@@ -17,7 +17,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipelines.cli import UserError
+from pipelines.cli import counted
 from pipelines.decoding.scoring import HEADLINE
 from pipelines.evaluation import plots, table
 from pipelines.evaluation.latency import chosen_rows
@@ -44,10 +44,8 @@ def write_report(results: Sequence[Result], path: Path) -> Path:
     """Write the report of some results, one section per group that can be compared.
 
     Raises:
-        UserError: there is no result.
+        UserError: the examples of a result that shows them cannot be read.
     """
-    if not results:
-        raise UserError("there is no result to report; run `python -m pipelines.evaluate` first")
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -63,15 +61,16 @@ def write_report(results: Sequence[Result], path: Path) -> Path:
 
 
 def report_path(results: Sequence[Result]) -> Path:
-    """Beside the results: ``{name}.html`` for one, what their names begin with and "-sweep" for several."""
-    if not results:
-        raise UserError("there is no result to report; run `python -m pipelines.evaluate` first")
-    folder = Path(os.path.commonpath([result.path.parent for result in results]))
+    """Beside the results: ``{name}.html`` for one; for several ``{folder}.html``, after the folder that they share."""
+    folder = _shared_folder(results)
+    return folder / f"{results[0].path.stem if len(results) == 1 else folder.name}.html"
+
+
+def sweep_path(results: Sequence[Result]) -> Path:
+    """Beside the results of a sweep: what all of their names say, and "-sweep"."""
     names = [result.path.stem.split("-") for result in results]
-    if len(names) == 1:
-        return folder / f"{results[0].path.stem}.html"
     common = [words[0] for words in zip(*names, strict=False) if len(set(words)) == 1]
-    return folder / f"{'-'.join([*common, 'sweep'])}.html"
+    return _shared_folder(results) / f"{'-'.join([*common, 'sweep'])}.html"
 
 
 def shown_result(results: Sequence[Result]) -> Result:
@@ -94,6 +93,10 @@ def tokens(trace: Sequence[dict[str, Any]]) -> list[Token]:
         found.append(Token(text[: len(text) - len(stripped)], stripped, entry["reason"], _tip(entry)))
         index += max(count, 1)
     return found
+
+
+def _shared_folder(results: Sequence[Result]) -> Path:
+    return Path(os.path.commonpath([result.path.absolute().parent for result in results]))
 
 
 def _section(group: Sequence[Result]) -> dict[str, Any]:
@@ -155,12 +158,19 @@ def _facts(result: Result) -> list[tuple[str, str]]:
     return [
         ("task", f"{task['name']}, {task['split']} split, {task['examples']:,} examples{limit}"),
         *((role, _model_fact(model)) for role, model in models.items()),
-        ("timed", f"{run['timed_examples']:,} examples, one at a time, {models['large']['dtype']} on {run['device']}"),
+        ("timed", _timing_fact(run, models["large"]["dtype"])),
         ("machine", _machine_fact(provenance["machine"], run["device"])),
         ("commit", _commit_fact(provenance["git"])),
         ("date", provenance["date"]),
         ("command", provenance["command"]),
     ]
+
+
+def _timing_fact(run: dict[str, Any], dtype: str) -> str:
+    timed = f"{counted(run['timed_examples'], 'example')}, one at a time, {dtype} on {run['device']}"
+    # Results of other releases do not tell.
+    processes = run.get("timing_processes", 1)
+    return timed if processes == 1 else f"{timed}, by {processes} processes, one after the other: it was interrupted"
 
 
 def _model_fact(model: dict[str, Any]) -> str:
@@ -170,7 +180,7 @@ def _model_fact(model: dict[str, Any]) -> str:
 def _machine_fact(machine: dict[str, Any], device: str) -> str:
     if device == "cuda":
         return machine["accelerator"]
-    return f"{machine['processor']}, {machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
+    return f"{machine['processor']}, {counted(machine['threads'], 'thread')}"
 
 
 def _commit_fact(git: dict[str, Any]) -> str:

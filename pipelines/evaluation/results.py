@@ -5,6 +5,7 @@ Knows names, files and their schema; the numbers come from ``measures``.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -18,14 +19,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
-from pipelines.cli import UserError
+from pipelines.cli import UserError, first_line
 from pipelines.decoding.rows import DecodedRow
 from pipelines.decoding.store import STATS, write_table
-from pipelines.evaluation.latency import Timing
+from pipelines.evaluation.timings import Timing
 from pipelines.files import write_json
 
 SCHEMA = 1
 KIND = "evaluation"
+NAME_BYTES = 200  # of a result's name, suffixes and what a temporary file adds not counted
 SECTIONS = ("name", "label", "task", "models", "policy", "decoding", "run", "methods", "cost_ratio", "provenance")
 
 PIECES = pa.list_(
@@ -100,7 +102,12 @@ def file_name(split: str, models: Mapping[str, str], policy: object, extras: Map
     """
     words = [split, *models.values(), type(policy).__name__]
     words += [f"{name}{value}" for name, value in (*_telling_fields(policy), *extras.items())]
-    return re.sub(r"[^\w.+-]+", "_", "-".join(words))
+    name = re.sub(r"[^\w.+-]+", "_", "-".join(words))
+    if len(name.encode()) <= NAME_BYTES:
+        return name
+    # File systems refuse long names; the hash tells apart what was cut off.
+    kept = name.encode()[:NAME_BYTES].decode(errors="ignore")
+    return f"{kept}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def write(content: dict[str, Any], rows: pa.Table, folder: Path) -> Result:
@@ -157,7 +164,7 @@ def find(paths: Sequence[Path]) -> list[Result]:
             continue
         inside = [read(file) for file in sorted(path.glob("*.json")) if _is_result(file)]
         if not inside:
-            raise UserError(f"{path}: holds no evaluation; run `python -m pipelines.evaluate` first")
+            raise UserError(f"{path}: holds no evaluation; give the folder of a task, or evaluate first")
         found += inside
     return found
 
@@ -167,7 +174,10 @@ def read_rows(result: Result) -> list[dict[str, Any]]:
     try:
         return pq.read_table(result.rows_path).to_pylist()
     except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{result.rows_path}: the examples of {result.path.name} cannot be read: {error}") from error
+        raise UserError(
+            f"{result.rows_path}: cannot be read ({first_line(error)}); a report shows examples, which lie beside the "
+            "result in this file: copy it there too, or evaluate again"
+        ) from error
 
 
 def rows_table(
@@ -247,12 +257,15 @@ def _is_result(path: Path) -> bool:
 
 def _telling_fields(policy: object) -> list[tuple[str, str]]:
     """Thresholds always, other fields where they differ from their default."""
-    values = [(field, getattr(policy, field.name)) for field in fields(policy)]
-    return [
-        (field.name, f"{value:g}" if isinstance(value, float) else str(value))
-        for field, value in values
-        if isinstance(value, float) or value != field.default
-    ]
+    told = []
+    for field in fields(policy):
+        value = getattr(policy, field.name)
+        # A threshold may be given as a whole number.
+        if isinstance(value, float) or isinstance(field.default, float):
+            told.append((field.name, f"{value:g}"))
+        elif value != field.default:
+            told.append((field.name, str(value)))
+    return told
 
 
 def _infinite(value: object) -> bool:

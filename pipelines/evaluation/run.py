@@ -19,12 +19,12 @@ from bild.policies.base import Policy
 from pipelines.data.task import Task, fingerprint
 from pipelines.decoding import scoring
 from pipelines.decoding.decode import Decoder, Decoding, decode_rows, source_ids
-from pipelines.decoding.pair import Pair
+from pipelines.decoding.pair import Pair, pair_key
 from pipelines.decoding.rows import DecodedRow
 from pipelines.decoding.store import ChunkStore
-from pipelines.evaluation import latency, measures, results
-from pipelines.evaluation.latency import Timing
-from pipelines.models.fingerprint import decoding_key, key, tokenizer_hash
+from pipelines.evaluation import latency, measures, provenance, results
+from pipelines.evaluation.timings import Timing, TimingLog
+from pipelines.models.fingerprint import key
 
 BASELINES: dict[str, Policy] = {"large": bild.LargeOnly(), "small": bild.SmallOnly()}
 LABELS = {"large": "large alone", "small": "small alone"}
@@ -48,7 +48,7 @@ class Evaluated:
     content: dict[str, Any]
     """the sections of a result that depend on what was measured: models, policy, decoding, run, methods, cost_ratio"""
     rows: pa.Table
-    timing_log: Path
+    timing_log: TimingLog
     """what lets a killed run continue; to be removed once the result is safe"""
 
 
@@ -62,22 +62,17 @@ def evaluate(
     """
     policies = methods(policy)
     inputs = source_ids(dataset["source"], pair.tokenizer, task)
-    decoder = Decoder(pair.large, pair.small, pair.tokenizer, decoding)
-    keys = {name: pair_key(pair, one, inputs, decoding) for name, one in policies.items()}
-    decoded = {
-        name: decode_rows(
-            decoder,
-            one,
-            inputs,
-            settings.batch_size,
-            ChunkStore(settings.cache / "decoded" / keys[name]),
-            _label(name, one),
-        )
-        for name, one in policies.items()
-    }
     rows = latency.chosen_rows(len(inputs), settings.latency_limit)
-    log = settings.cache / "timing" / f"{key(keys, rows)}.jsonl"
-    timed = latency.measure(decoder, policies, [pair.large, pair.small], inputs, rows, log)
+    decoder = Decoder(pair.large, pair.small, pair.tokenizer, decoding)
+    keys = {name: pair_key(pair, one, inputs, decoding, settings.batch_size) for name, one in policies.items()}
+    # Times of another machine, or of another number of threads, do not belong beside these.
+    log = TimingLog(settings.cache / "timing" / key(keys, rows, provenance.machine()))
+    with log.held():
+        decoded = {}
+        for name, one in policies.items():
+            store = ChunkStore(settings.cache / "decoded" / keys[name])
+            decoded[name] = decode_rows(decoder, one, inputs, settings.batch_size, store, _label(name, one))
+        timed = latency.measure(decoder, policies, [pair.large, pair.small], inputs, rows, log)
     timings = {name: sorted((t for t in timed if t.method == name), key=lambda t: t.row) for name in policies}
     content = {
         "models": {role: asdict(model) for role, model in pair.described.items()},
@@ -87,6 +82,7 @@ def evaluate(
             "device": decoder.device.type,
             "batch_size": settings.batch_size,
             "timed_examples": len(rows),
+            "timing_processes": len({timing.process for timing in timed}),
             "policy_method": next(name for name, one in policies.items() if one == policy),
         },
         **_measured(policies, decoded, timings, task, dataset, pair.eos, decoding.seed),
@@ -161,10 +157,3 @@ def _quality(metric: str, statistics: np.ndarray, large: np.ndarray, seed: int) 
 
 def _label(name: str, policy: Policy) -> str:
     return LABELS[name] if name in LABELS else results.policy_label(policy)
-
-
-def pair_key(pair: Pair, policy: Policy, inputs: list[list[int]], decoding: Decoding) -> str:
-    """The fingerprint of what a policy writes for some inputs; a model that it does not use does not enter."""
-    used = {"large": policy.uses_large, "small": policy.uses_small}
-    weights = {role: model.weights for role, model in pair.described.items() if used[role]}
-    return decoding_key(weights, tokenizer_hash(pair.tokenizer), inputs, policy, decoding, pair.device.type)

@@ -1,4 +1,4 @@
-"""What decides a decoded text, as one hash: two runs with the same key write the same texts.
+"""What decides a decoded text, as one hash: two runs with the same key on one machine write the same texts.
 
 Knows models, tokenizers and settings as content, never as paths or names.
 """
@@ -49,7 +49,13 @@ def code_hash() -> str:
 
 
 def decoding_key(
-    models: dict[str, str], tokenizer: str, inputs: Sequence[list[int]], policy: object, decoding: object, device: str
+    models: dict[str, str],
+    tokenizer: str,
+    inputs: Sequence[list[int]],
+    policy: object,
+    decoding: object,
+    batch_size: int,
+    device: str,
 ) -> str:
     """The fingerprint of one decoded split.
 
@@ -58,10 +64,12 @@ def decoding_key(
         tokenizer: ``tokenizer_hash``; texts are read back with it.
         inputs: token ids of every source, in order: data, prefix and lengths in one.
         policy, decoding: frozen dataclasses, hashed by their representation.
-        device: its kind, "cpu" or "cuda"; their sums round differently.
+        batch_size, device: rows decoded together, and "cpu" or "cuda"; sums round differently with both. So they do
+            on processors of other makes and with other numbers of threads, which are not told apart.
     """
     versions = [version("torch"), version("transformers"), code_hash()]
-    return key(models, tokenizer, [list(row) for row in inputs], repr(policy), repr(decoding), device, versions)
+    rows = [list(row) for row in inputs]
+    return key(models, tokenizer, rows, repr(policy), repr(decoding), batch_size, device, versions)
 
 
 def key(*parts: Any) -> str:

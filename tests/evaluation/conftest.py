@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -77,6 +78,24 @@ def pair_folder(models, tokenizer, tmp_path_factory) -> Path:
         model.save_pretrained(folder / role)
         tokenizer.save_pretrained(folder / role)
     return folder
+
+
+@pytest.fixture
+def overrides(pair_folder, tmp_path) -> list[str]:
+    """Command-line arguments for the random pair and six rows of text."""
+    rows = [{"source": SOURCES[row], "target": SOURCES[row + 20]} for row in range(6)]
+    data = tmp_path / "test.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [
+        "task.name=made",
+        f"task.data_files.test={data}",
+        "task.target_length=5",
+        *(f"{role}.path={pair_folder / role}" for role in ("large", "small")),
+        f"out={tmp_path / 'results'}",
+        "latency_limit=2",
+        "batch_size=5",
+        "bild.fallback=0.1",
+    ]
 
 
 def make_task(metric: str = "bleu", name: str = "made") -> Task:

@@ -10,15 +10,18 @@ import torch
 import bild
 from pipelines.cli import UserError
 from pipelines.decoding import decode
-from pipelines.decoding.decode import Decoder, Decoding, decode_split
+from pipelines.decoding.decode import Decoder, Decoding
 from pipelines.decoding.store import ChunkStore
 from tests.evaluation.conftest import make_task
 
 POLICY = bild.BigLittle(fallback=0.3, rollback=1.0, draft_length=4)
+GREEDY = Decoding(max_new_tokens=8)
 
 
-def decoded(models, dataset, tokenizer, task, batch_size=4, **keywords):
-    return decode_split(models["large"], models["small"], dataset, tokenizer, task, POLICY, batch_size, **keywords)
+def decoded(models, dataset, tokenizer, task, batch_size=4, decoding=GREEDY, store=None):
+    decoder = Decoder(models["large"], models["small"], tokenizer, decoding)
+    inputs = decode.source_ids(dataset["source"], tokenizer, task)
+    return decode.decode_rows(decoder, POLICY, inputs, batch_size, store, "decoding")
 
 
 def test_rows_are_those_of_generate_in_the_datasets_order(models, dataset, tokenizer, task):
@@ -31,7 +34,7 @@ def test_rows_are_those_of_generate_in_the_datasets_order(models, dataset, token
             encoded["input_ids"],
             attention_mask=encoded["attention_mask"],
             policy=POLICY,
-            max_new_tokens=task.target_length,
+            max_new_tokens=GREEDY.max_new_tokens,
         )
         assert row.tokens == out.sequences[0, 1:].tolist()
         assert row.stats == out.stats[0]
@@ -99,6 +102,17 @@ def test_prefix_and_length_reach_the_model(tokenizer):
     assert tokenizer.decode(ids[:-1]).startswith("Zug:")
     assert len(ids) == 6
     assert ids[-1] == tokenizer.eos_token_id
+
+
+def test_a_source_that_just_fits_is_not_cut(tokenizer):
+    sources = ["Der Hund sieht den Fluss.", "Der Hund.", "Der Hund sieht den Fluss und den Garten."]
+    whole = decode.source_ids(sources, tokenizer, make_task())
+    task = replace(make_task(), source_length=len(whole[0]))
+    inputs = decode.source_ids(sources, tokenizer, task)
+    assert inputs[0] == whole[0]
+    assert len(inputs[2]) == len(inputs[0])
+    assert decode.count_cut(sources, inputs, tokenizer, task) == 1
+    assert decode.count_cut(sources[:2], inputs[:2], tokenizer, task) == 0
 
 
 def test_padding_is_masked(models, tokenizer):

@@ -7,36 +7,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 
 import bild
 from pipelines import evaluate
 from pipelines.cli import CONF, UserError
-from pipelines.evaluation import latency
-from tests.evaluation.conftest import SOURCES
+from pipelines.evaluation import latency, provenance, results, timings
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def overrides(pair_folder, tmp_path) -> list[str]:
-    """Command-line arguments for the random pair and six rows of text."""
-    rows = [{"source": SOURCES[row], "target": SOURCES[row + 20]} for row in range(6)]
-    data = tmp_path / "test.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return [
-        "task.name=made",
-        f"task.data_files.test={data}",
-        "task.target_length=5",
-        *(f"{role}.path={pair_folder / role}" for role in ("large", "small")),
-        f"out={tmp_path / 'results'}",
-        "latency_limit=2",
-        "batch_size=5",
-        "bild.fallback=0.1",
-    ]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def evaluated(*overrides: str, name: str = "evaluate") -> None:
@@ -66,6 +51,7 @@ def test_it_prints_the_table_and_ends_with_the_report(overrides, tmp_path, capsy
     assert pq.read_metadata(report.with_suffix(".parquet")).num_rows == 18
     assert not list((tmp_path / "results").rglob("*.tmp"))
     assert not list((tmp_path / "results" / "cache" / "timing").iterdir())
+    assert result["run"]["timing_processes"] == 1
 
 
 def test_texts_are_written_once_and_times_measured_anew(overrides, monkeypatch):
@@ -80,10 +66,11 @@ def test_texts_are_written_once_and_times_measured_anew(overrides, monkeypatch):
     assert {policy for policy, size in batches if size > 1} == {bild.BigLittle(fallback=0.1, rollback=0.5)}
 
 
-def test_a_killed_run_goes_on(overrides, monkeypatch, tmp_path):
-    class Killed(BaseException):
-        pass
+class Killed(BaseException):
+    """A run that ends in the middle."""
 
+
+def test_a_killed_run_goes_on(overrides, monkeypatch, tmp_path):
     real = latency._time
     timed = []
 
@@ -104,7 +91,116 @@ def test_a_killed_run_goes_on(overrides, monkeypatch, tmp_path):
     assert len(timed) == 3
     assert {row for row, _ in timed}.isdisjoint(finished)
     [result] = (tmp_path / "results" / "made").glob("*.json")
-    assert json.loads(result.read_text())["methods"][0]["latency"]["examples"] == 2
+    content = json.loads(result.read_text())
+    assert content["methods"][0]["latency"]["examples"] == 2
+    assert content["run"]["timing_processes"] == 1
+
+
+def killed_after_timing(overrides, monkeypatch, tmp_path) -> Path:
+    """A run that was killed just before it wrote its result; returns its log."""
+    with monkeypatch.context() as patched:
+
+        def dying(*_, **__):
+            raise Killed
+
+        patched.setattr(results, "rows_table", dying)
+        with pytest.raises(Killed):
+            evaluated(*overrides)
+    [log] = (tmp_path / "results" / "cache" / "timing").glob("*/*.jsonl")
+    return log
+
+
+def timed_calls(monkeypatch) -> list[str]:
+    """Names of the methods that are timed from now on."""
+    real, called = latency._time, []
+    monkeypatch.setattr(latency, "_time", lambda *a: called.append(a[2]) or real(*a))
+    return called
+
+
+def test_a_result_tells_that_two_processes_measured_it(overrides, monkeypatch, tmp_path):
+    log = killed_after_timing(overrides, monkeypatch, tmp_path)
+    first, _ = log.read_text().splitlines()
+    log.write_text(first.replace(timings.PROCESS, "another") + "\n")
+    assert len(timed_calls(monkeypatch)) == 0
+    evaluated(*overrides)
+    [result] = (tmp_path / "results" / "made").glob("*.json")
+    assert json.loads(result.read_text())["run"]["timing_processes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "timed"), [({}, 0), ({"processor": "Abacus 9000"}, 6), ({"threads": 64}, 6), ({"accelerator": "GPU"}, 6)]
+)
+def test_times_of_another_machine_are_not_taken_up(overrides, change, timed, monkeypatch, tmp_path):
+    killed_after_timing(overrides, monkeypatch, tmp_path)
+    there = {**provenance.machine(), **change}
+    monkeypatch.setattr(provenance, "machine", lambda: there)
+    called = timed_calls(monkeypatch)
+    evaluated(*overrides)
+    assert len(called) == timed
+
+
+def test_the_same_run_twice_at_once_is_refused(overrides, monkeypatch, tmp_path):
+    """Once the first measures, the second is told so; files that only one of them may write stay whole."""
+    command = [sys.executable, "-m", "pipelines.evaluate", *overrides]
+    real, second = latency.measure, []
+
+    def meanwhile(*arguments):
+        second.append(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, env=ENVIRONMENT))
+        return real(*arguments)
+
+    monkeypatch.setattr(latency, "measure", meanwhile)
+    # The key holds the number of threads.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        evaluated(*overrides)
+    finally:
+        torch.set_num_threads(threads)
+    [refused] = second
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].startswith("error: ")
+    assert "another run is writing there now" in refused.stderr.splitlines()[-1]
+    assert len(list((tmp_path / "results" / "made").glob("*.json"))) == 1
+
+
+@pytest.fixture
+def typed(monkeypatch):
+    """Sets the overrides of a command line for ``evaluate.extras``."""
+
+    def words(*overrides: str) -> None:
+        config = SimpleNamespace(overrides=SimpleNamespace(task=list(overrides)))
+        monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
+        monkeypatch.setattr(HydraConfig, "get", lambda: config)
+
+    return words
+
+
+def test_a_name_tells_whatever_was_set(typed):
+    typed("task.source_length=64", "large.aligned=true", "+experiment=fast", "seed=3", "limit=9")
+    assert evaluate.extras("cpu", {}) == {
+        "task.source_length": "64",
+        "large.aligned": "true",
+        "experiment": "fast",
+        "seed": "3",
+        "limit": "9",
+    }
+
+
+def test_a_name_tells_nothing_twice(typed):
+    typed("split=test", "task=xsum", "task.name=mine", "large=t5-large", "small=t5-small", "bild=big_little")
+    assert evaluate.extras("cpu", {}) == {}
+    typed("bild.fallback=0.5", "device=cuda", "out=elsewhere")
+    assert evaluate.extras("cuda", {}) == {"": "cuda"}
+
+
+def test_a_name_tells_paths_by_what_lies_there(typed):
+    contents = {
+        "task.data_files": "abcdef0123456789",
+        "large.path": "1111111122222222",
+        "small.path": "3333333344444444",
+    }
+    typed("task.data_files.test=/long/path/a.jsonl", "small.path=runs/7/tiny")
+    assert evaluate.extras("cpu", contents) == {"task.data_files": "abcdef01", "small.path": "33333333"}
 
 
 def test_a_baseline_as_policy_is_not_run_twice(overrides, tmp_path):
@@ -167,31 +263,9 @@ def test_a_pair_must_share_a_tokenizer(overrides, models, tmp_path):
         evaluated(*overrides, f"small.path={tmp_path / 'other'}")
 
 
-def test_a_sweep_ends_with_one_table_and_one_report(overrides, tmp_path):
-    command = [sys.executable, "-m", "pipelines.evaluate", "-m", *overrides, "bild.rollback=0.5,4", "limit=4"]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    names = [path.stem for path in sorted((tmp_path / "results" / "made").glob("*.json"))]
-    assert [name.partition("rollback")[2] for name in names] == [
-        "0.5-latency_limit2-batch_size5-limit4",
-        "4-latency_limit2-batch_size5-limit4",
-    ]
-    # Once in each of two tables.
-    assert sum("large alone" in line for line in lines) == 2
-    report = Path(lines[-1])
-    assert report.name.endswith("-sweep.html")
-    assert report.read_text().count("<svg") == 3
-    assert not list((tmp_path / "results" / "cache" / "timing").iterdir())
-
-
 def test_a_misspelt_key_is_one_line_and_status_2(overrides):
     command = [sys.executable, "-m", "pipelines.evaluate", *overrides, "latency_limits=3"]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, env=ENVIRONMENT)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1

@@ -10,6 +10,7 @@ import torch
 import bild
 from pipelines.decoding.decode import Decoder, Decoding
 from pipelines.evaluation import latency
+from pipelines.evaluation.timings import TimingLog
 
 POLICIES = {"large": bild.LargeOnly(), "small": bild.SmallOnly(), "policy": bild.BigLittle(fallback=0.3)}
 INPUTS = [[5, 6, 7, 1], [8, 1], [9, 5, 1], [6, 9, 1]]
@@ -38,8 +39,15 @@ def measured(decoder, models, rows, log):
     return latency.measure(decoder, POLICIES, list(models.values()), INPUTS, rows, log)
 
 
-def test_methods_take_turns_after_every_length_was_seen(decoder, models, calls, tmp_path):
-    timings = measured(decoder, models, [0, 1, 3], tmp_path / "log")
+@pytest.fixture
+def log(tmp_path):
+    made = TimingLog(tmp_path / "log")
+    with made.held():
+        yield made
+
+
+def test_methods_take_turns_after_every_length_was_seen(decoder, models, calls, log):
+    timings = measured(decoder, models, [0, 1, 3], log)
     warmed, timed = calls[:9], calls[9:]
     assert {(name, length) for name, _, length, _ in warmed} == {(n, s) for n in POLICIES for s in (2, 3, 4)}
     assert [(name, row) for name, _, _, row in timed] == [
@@ -51,8 +59,8 @@ def test_methods_take_turns_after_every_length_was_seen(decoder, models, calls, 
     assert [(timing.method, timing.row) for timing in timings] == [(name, row) for name, _, _, row in timed]
 
 
-def test_encoders_are_a_part_of_the_whole(decoder, models, tmp_path):
-    for timing in measured(decoder, models, [0, 1], tmp_path / "log"):
+def test_encoders_are_a_part_of_the_whole(decoder, models, log):
+    for timing in measured(decoder, models, [0, 1], log):
         assert 0 < timing.encoder_milliseconds < timing.milliseconds
 
 
@@ -75,17 +83,47 @@ def test_time_spent_in_an_encoder_is_charged_to_it(decoder, models, monkeypatch)
     assert clock.seconds == before
 
 
-def test_a_hidden_encoder_is_unknown_and_not_zero(decoder, models, tmp_path):
-    timings = latency.measure(decoder, POLICIES, [models["small"]], INPUTS, [0], tmp_path / "log")
+def test_encoders_on_a_gpu_are_timed_without_waiting_for_it(models, monkeypatch):
+    class Event:
+        """A mark in a queue of work that does a step every 8 ms."""
+
+        recorded = 0
+
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self, stream):
+            assert stream == "the stream"
+            Event.recorded += 1
+            self.place = Event.recorded
+
+        def elapsed_time(self, end):
+            return 8.0 * (end.place - self.place)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "the stream")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: pytest.fail("waited"))
+    clock = latency.EncoderClock(list(models.values()), torch.device("cuda"))
+    with clock.attached():
+        for model in models.values():
+            model.get_encoder()(torch.tensor([[5, 1]]))
+    assert clock.calls == 2
+    assert clock.seconds == pytest.approx(0.016)
+    clock.reset()
+    assert clock.calls == clock.seconds == 0
+
+
+def test_a_hidden_encoder_is_unknown_and_not_zero(decoder, models, log):
+    timings = latency.measure(decoder, POLICIES, [models["small"]], INPUTS, [0], log)
     known = {timing.method: timing.encoder_milliseconds is not None for timing in timings}
     assert known == {"large": False, "small": True, "policy": False}
 
 
-def test_an_interrupted_measurement_goes_on(decoder, models, calls, tmp_path):
-    log = tmp_path / "log"
+def test_an_interrupted_measurement_goes_on(decoder, models, calls, log):
     first = measured(decoder, models, [0, 1], log)
-    with log.open("a") as file:
-        file.write('[{"row": 3, "method": "la')
+    [file] = log.folder.glob("*.jsonl")
+    with file.open("a") as stream:
+        stream.write('[{"row": 3, "method": "la')
     calls.clear()
     timings = measured(decoder, models, [0, 1, 2, 3], log)
     assert timings[: len(first)] == first
@@ -96,10 +134,10 @@ def test_an_interrupted_measurement_goes_on(decoder, models, calls, tmp_path):
     assert calls == []
 
 
-def test_hooks_and_garbage_collection_are_put_back(decoder, models, tmp_path):
+def test_hooks_and_garbage_collection_are_put_back(decoder, models, log):
     import gc
 
-    measured(decoder, models, [0], tmp_path / "log")
+    measured(decoder, models, [0], log)
     assert gc.isenabled()
     assert not models["large"].get_encoder()._forward_hooks
 

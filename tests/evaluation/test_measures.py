@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.decoding.rows import DecodedRow, kept_tokens
 from pipelines.evaluation import measures
-from pipelines.evaluation.latency import Timing
+from pipelines.evaluation.timings import Timing
 from tests.evaluation.conftest import stats, token
 
 EOS = [1]
@@ -66,7 +66,9 @@ def test_rates_that_have_nothing_to_divide_by_are_unknown():
     assert rates["acceptance"] is None
     assert rates["large_share"] == 1
     small = DecodedRow("s", [5], stats(rounds=1, drafted=1, accepted=1, small_steps=1, tokens=1), [token(5, "draft")])
-    assert measures.rates([small], [LARGE], EOS)["mean_accepted_length"] is None
+    alone = measures.rates([small], [LARGE], EOS)
+    assert alone["mean_accepted_length"] is None
+    assert alone["acceptance"] is None, "nobody has checked"
 
 
 def test_written_by_counts_every_reason():

@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from pipelines import report as command
-from pipelines.cli import UserError
 from pipelines.evaluation import plots, report, results, table
 
 
@@ -151,11 +151,6 @@ def test_the_command_needs_the_files_alone(sweep, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_no_result_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="no result"):
-        report.write_report([], tmp_path / "x.html")
-
-
 def variant(result, quality: float, speed: float, **policy) -> results.Result:
     content = copy.deepcopy(result.content)
     entry = next(one for one in content["methods"] if one["method"] == "policy")
@@ -197,7 +192,45 @@ def test_baselines_are_shown_once_from_the_run_of_median_time(sweep):
 def test_reports_are_named_after_their_results(sweep):
     [path] = {report.report_path(sweep[:1])}
     assert path == sweep[0].path.with_suffix(".html")
-    assert report.report_path(sweep).name == "test-large-small-BigLittle-sweep.html"
+    assert report.sweep_path(sweep).name == "test-large-small-BigLittle-sweep.html"
+    assert report.report_path(sweep) == sweep[0].path.parent / "made.html"
+
+
+def test_reports_of_several_folders_lie_above_them(sweep, monkeypatch):
+    one, two = sweep[:2]
+    monkeypatch.chdir(one.path.parent)
+    here = results.Result(Path("one.json"), one.content)
+    other = results.Result(two.path.parent.with_name("other") / "two.json", two.content)
+    assert report.report_path([here, other]) == one.path.parents[1] / f"{one.path.parents[1].name}.html"
+
+
+def test_lost_examples_are_told_before_any_table(sweep, tmp_path, capsys):
+    (tmp_path / "x.json").write_text(sweep[0].path.read_text())
+    with pytest.raises(SystemExit) as status:
+        command.main([str(tmp_path)])
+    assert status.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"error: {tmp_path / 'x.parquet'}: cannot be read")
+    assert err.count("\n") == 1
+
+
+def test_nothing_is_accepted_where_nobody_checks(sweep):
+    accepted = next(column for column in table.detail_columns() if column.title == "accepted")
+    small, ours = sweep[0].method("small"), sweep[0].method("policy")
+    assert small["rates"]["acceptance"] is None
+    assert accepted.read(small) == table.NOTHING
+    assert accepted.read({**small, "rates": {"acceptance": 1.0}}) == table.NOTHING, "as older results have it"
+    assert accepted.read(ours) == table.percent(ours["rates"]["acceptance"])
+
+
+def test_an_interrupted_measurement_is_told(sweep, tmp_path):
+    one = variant(sweep[0], 1.0, 1.0)
+    assert dict(report._facts(one))["timed"] == "4 examples, one at a time, float32 on cpu"
+    one.content["run"]["timing_processes"] = 2
+    assert dict(report._facts(one))["timed"].endswith("by 2 processes, one after the other: it was interrupted")
+    del one.content["run"]["timing_processes"]
+    assert "processes" not in dict(report._facts(one))["timed"], "older results do not tell"
 
 
 def test_numbers_for_people():

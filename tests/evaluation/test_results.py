@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,18 @@ def test_a_name_says_what_was_run():
     assert name(policy, limit=9) == "test-big-little-BigLittle-fallback0.5-rollback2-draft_length4-limit9"
 
 
+def test_a_threshold_given_as_a_whole_number_is_told_too():
+    assert name(bild.BigLittle(rollback=2)) == name(bild.BigLittle(rollback=2.0))
+    assert "rollback=2" in results.policy_label(bild.BigLittle(rollback=2))
+
+
+def test_a_long_name_is_one_that_file_systems_take():
+    one, two = (name(bild.BigLittle(), **{"task.prefix": "ä" * 300 + end}) for end in "ab")
+    assert one != two
+    assert max(len(text.encode()) for text in (one, two)) < 220
+    assert name(bild.BigLittle(), **{"task.prefix": "ä"}).endswith("prefixä")
+
+
 def test_a_name_is_one_safe_path_component():
     assert "/" not in results.file_name("test", {"large": "a b/c", "small": "d"}, bild.LargeOnly(), {})
 
@@ -64,22 +77,48 @@ def test_files_are_read_back_as_written(sweep):
     assert all(row["same_as_large"] for row in rows if row["method"] == "large")
 
 
+# Dictionaries whose keys are data, or are documented where they come from.
+DATA = ("config", "versions", "scores", "written_by", "policy")
+PUBLISHED = sorted((DOCUMENT.parent / "published").glob("*/*.json"))
+
+
 def keys(value, path=""):
-    """Paths of all keys; dictionaries whose keys are data end there."""
-    for key, inner in value.items():
-        yield f"{path}{key}"
-        if isinstance(inner, dict) and key not in ("config", "versions", "scores", "policy", "written_by"):
+    """Paths of all keys below a value; of a list, those of its entries."""
+    for inner in value if isinstance(value, list) else ():
+        yield from keys(inner, path)
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        yield path + key
+        if key not in DATA:
             yield from keys(inner, f"{path}{key}.")
 
 
-def test_every_key_is_documented(sweep):
-    document = DOCUMENT.read_text()
-    content = sweep[0].content
-    found = [*keys({key: value for key, value in content.items() if key != "methods"}), *keys(content["methods"][-1])]
-    assert len(found) > 60
-    missing = [key for key in found if f"`{key}`" not in document and f"`{key.rsplit('.')[-1]}`" not in document]
-    parents = {key.rsplit(".", 1)[0] for key in found if "." in key}
-    assert [key for key in missing if key not in parents] == []
+def documented(kind: str) -> set[str]:
+    """The words in backticks of the document's sections on one kind of file, and on both."""
+    sections = dict(section.split("\n", 1) for section in DOCUMENT.read_text().split("\n## ")[1:])
+    text = sections["What both JSON files hold"] + sections[f"The JSON file of an {kind}"]
+    return set(re.findall(r"`([^`]+)`", text))
+
+
+def undocumented(content) -> list[str]:
+    """Keys that the document names neither by the end of their path nor as the beginning of a word."""
+    words = documented(content["kind"])
+    missing = set()
+    for path in keys(content):
+        parts = path.split(".")
+        ends = {".".join(parts[start:]) for start in range(len(parts))}
+        if not any(word in ends or word.rpartition(".")[0] in ends for word in words):
+            missing.add(path)
+    return sorted(missing)
+
+
+def test_every_key_of_a_new_result_is_documented(sweep):
+    assert len(list(keys(sweep[0].content))) > 150
+    assert undocumented(sweep[0].content) == []
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_key_of_a_published_result_is_documented(path):
+    assert undocumented(json.loads(path.read_text())) == []
 
 
 def test_every_column_is_documented():

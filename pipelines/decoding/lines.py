@@ -12,12 +12,12 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from bild.policies.base import Policy
+from pipelines.cli import counted
 from pipelines.data.task import Task
 from pipelines.decoding.config import decoding, instantiated
-from pipelines.decoding.decode import Decoder, decode_rows, source_ids
-from pipelines.decoding.pair import Pair, load_pair
+from pipelines.decoding.decode import Decoder, count_cut, decode_rows, source_ids
+from pipelines.decoding.pair import Pair, load_pair, pair_key
 from pipelines.decoding.store import ChunkStore
-from pipelines.evaluation.run import pair_key
 
 
 class LineDecoder:
@@ -52,16 +52,16 @@ class LineDecoder:
     def decode_all(self, lines: Sequence[str], batch_size: int, partial: Path) -> list[str]:
         """Decode all lines in batches of similar length; ``partial`` is a folder that keeps finished chunks."""
         inputs = self._inputs([line for line in lines if line.strip()])
-        store = ChunkStore(partial / pair_key(self._pair, self._policy, inputs, self._decoder.decoding))
+        key = pair_key(self._pair, self._policy, inputs, self._decoder.decoding, batch_size)
+        store = ChunkStore(partial / key)
         decoded = decode_rows(self._decoder, self._policy, inputs, batch_size, store, "decoding")
         return _between(lines, [row.text for row in decoded])
 
     def _inputs(self, texts: Sequence[str]) -> list[list[int]]:
         inputs = source_ids(texts, self._pair.tokenizer, self._task)
-        full = sum(len(row) >= self._task.source_length for row in inputs)
-        if full > 0:
+        if cut := count_cut(texts, inputs, self._pair.tokenizer, self._task):
             limit = self._task.source_length
-            print(f"{full} lines have {limit} tokens or more and were cut there (task.source_length)", file=sys.stderr)
+            print(f"{counted(cut, 'line')} longer than {limit} tokens, cut there (task.source_length)", file=sys.stderr)
         return inputs
 
 
