@@ -26,9 +26,9 @@ def huggingface_runner(model: PreTrainedModel) -> HuggingFaceRunner:
 class EncoderDecoderRunner(HuggingFaceRunner):
     """``Runner`` over an encoder-decoder model."""
 
-    def prefill(self, **inputs: Any) -> None:
+    def _open(self, inputs: dict[str, Any]) -> Lane:
         hidden, mask = encode(self._model, inputs)
-        self._start({"hidden": hidden} if mask is None else {"hidden": hidden, "mask": mask})
+        return Lane.of({"hidden": hidden} if mask is None else {"hidden": hidden, "mask": mask})
 
     def _forward(self, lane: Lane, tokens: Tensor) -> Tensor:
         output = self._model(
@@ -50,16 +50,16 @@ class CausalRunner(HuggingFaceRunner):
         super().__init__(model)
         self._takes_positions = "position_ids" in inspect.signature(type(model).forward).parameters
 
-    def prefill(self, **inputs: Any) -> None:
+    def _open(self, inputs: dict[str, Any]) -> Lane:
         """``input_ids`` (B, P) and ``attention_mask`` (B, P) of the prompts. All but the last position is cached, by
         the body of the model alone: nobody reads a prompt's logits."""
         prompt, mask = inputs["input_ids"], inputs.get("attention_mask")
-        lane = self._start({"mask": torch.ones_like(prompt) if mask is None else mask.long()})
+        lane = Lane.of({"mask": torch.ones_like(prompt) if mask is None else mask.long()})
         known = prompt.shape[1] - 1
         if known > 0:
             self._model.get_decoder()(**self._arguments(lane, prompt[:, :known]))
             lane.length = known
-            self._lengths = [known] * len(prompt)
+        return lane
 
     def _forward(self, lane: Lane, tokens: Tensor) -> Tensor:
         logits: Tensor = self._model(**self._arguments(lane, tokens)).logits

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,12 +29,17 @@ class Lane:
     rows: list[int]
     context: dict[str, Tensor]
     """what the forward needs beside tokens and caches; each (R, ...)"""
-    written: DynamicCache
+    written: DynamicCache = field(default_factory=DynamicCache)
     """keys and values of the tokens"""
-    source: DynamicCache
+    source: DynamicCache = field(default_factory=DynamicCache)
     """keys and values of the encoder's output; stays empty without an encoder"""
     length: int = 0
     """tokens cached, the same for every row"""
+
+    @classmethod
+    def of(cls, context: dict[str, Tensor]) -> Lane:
+        """New rows, numbered from 0."""
+        return cls(list(range(len(next(iter(context.values()))))), context)
 
     def select(self, members: Sequence[int]) -> Lane:
         """A lane of its own for the rows at these places of this lane."""
@@ -73,25 +78,32 @@ class HuggingFaceRunner(ABC):
         return int(self._model.get_output_embeddings().weight.shape[0])
 
     @abstractmethod
-    def prefill(self, **inputs: Any) -> None: ...
+    def _open(self, inputs: dict[str, Any]) -> Lane:
+        """A lane of new rows, one for each of the inputs."""
 
     @abstractmethod
     def _forward(self, lane: Lane, tokens: Tensor) -> Tensor:
         """Logits (R, W, V) of the (R, W) tokens after those that the lane has cached; they are cached too."""
 
-    def _start(self, context: dict[str, Tensor]) -> Lane:
-        """Forget everything, and put the B rows that ``context`` describes into one lane."""
-        rows = len(next(iter(context.values())))
-        self._lanes = [Lane(list(range(rows)), context, DynamicCache(), DynamicCache())]
-        self._lengths = [0] * rows
-        return self._lanes[0]
+    def prefill(self, **inputs: Any) -> None:
+        lane = self._open(inputs)
+        self._lanes = [lane]
+        self._lengths = [lane.length] * len(lane.rows)
+
+    def restart(self, rows: Sequence[int], **inputs: Any) -> None:
+        lane = self._open(inputs)
+        lane.rows = list(rows)
+        self._split([row in lane.rows for row in range(len(self._lengths))])
+        self._lanes = [one for one in self._lanes if one.rows[0] not in lane.rows] + [lane]
+        for row in rows:
+            self._lengths[row] = lane.length
 
     def extend(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
         self._split(widths)
         moving = [lane for lane in self._lanes if widths[lane.rows[0]] > 0]
         parts = [self._advance(lane, tokens[lane.rows, : widths[lane.rows[0]]]) for lane in moving]
         self._lengths = [length + width for length, width in zip(self._lengths, widths, strict=True)]
-        if parts[0].shape[:2] == tokens.shape:
+        if parts[0].shape[:2] == tokens.shape and moving[0].rows == list(range(len(tokens))):
             return parts[0]
         logits = parts[0].new_zeros(*tokens.shape, parts[0].shape[-1])
         for lane, part in zip(moving, parts, strict=True):
