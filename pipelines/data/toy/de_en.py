@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
-
-from datasets import Dataset
+from typing import ClassVar
 
 from pipelines.data.toy import lexicon
-from pipelines.data.toy.draw import Draw, chooser, first
+from pipelines.data.toy.draw import Draw, first
+from pipelines.data.toy.generator import Generator, Pair
 from pipelines.data.toy.sampling import Sampler
 from pipelines.data.toy.sentences import Sentence, draw_sentence
 from pipelines.data.toy.splits import split_of
@@ -22,23 +21,15 @@ WORDS = range(6, 26)  # English words of a sentence
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToyDeEn:
-    """A seeded generator: rows by split. Cutting a split short leaves its first rows as they are."""
+class ToyDeEn(Generator):
+    """German sentences in ``source``, a translation of each in ``target``."""
 
-    seed: int = 0
     train: int = 60_000
-    validation: int = 500
-    test: int = 500
-    usual: float = 0.75  # how often a translation takes the usual one of several right words or orders
+    purpose: ClassVar[str] = "toy_de_en/{split}/english"
 
-    def load(self, split: str, columns: tuple[str, str] = ("", ""), limit: int | None = None) -> Dataset:
-        """Sentences of a split, German in ``source``, English in ``target``."""
-        count = getattr(self, split)
-        draw = Draw(self.seed, f"toy_de_en/{split}/english")
-        rows = list(islice(sentences(self.seed, split), count if limit is None else min(count, limit)))
-        return Dataset.from_dict(
-            {"source": [row.german for row in rows], "target": [row.english(chooser(draw, self.usual)) for row in rows]}
-        )
+    def pairs(self, split: str) -> Iterator[Pair]:
+        """Different sentences of a split, without end."""
+        return ((sentence.german, sentence.english) for sentence in sentences(self.seed, split))
 
 
 def sentences(seed: int, split: str) -> Iterator[Sentence]:

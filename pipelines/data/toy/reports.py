@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-
-from datasets import Dataset
+from typing import ClassVar
 
 from pipelines.data.toy import football, trains, weather
-from pipelines.data.toy.draw import Choose, Draw, chooser
+from pipelines.data.toy.draw import Choose, Draw
+from pipelines.data.toy.generator import Generator, Pair
 from pipelines.data.toy.splits import split_of
 
 
@@ -28,23 +27,15 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToyReports:
-    """A seeded generator: rows by split. Cutting a split short leaves its first rows as they are."""
+class ToyReports(Generator):
+    """Reports in ``source``, a summary of each in ``target``."""
 
-    seed: int = 0
     train: int = 40_000
-    validation: int = 500
-    test: int = 500
-    usual: float = 0.75  # how often a text takes the usual one of several right words or orders
+    purpose: ClassVar[str] = "toy_reports/{split}/summary"
 
-    def load(self, split: str, columns: tuple[str, str] = ("", ""), limit: int | None = None) -> Dataset:
-        """Reports of a split in ``source``, their summaries in ``target``."""
-        count = getattr(self, split)
-        choose = chooser(Draw(self.seed, f"toy_reports/{split}/summary"), self.usual)
-        rows = list(islice(reports(self.seed, split), count if limit is None else min(count, limit)))
-        return Dataset.from_dict(
-            {"source": [row.text for row in rows], "target": [row.summary(choose) for row in rows]}
-        )  # fmt: skip
+    def pairs(self, split: str) -> Iterator[Pair]:
+        """Different reports of a split, without end."""
+        return ((report.text, report.summary) for report in reports(self.seed, split))
 
 
 def reports(seed: int, split: str) -> Iterator[Report]:
