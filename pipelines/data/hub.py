@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetsError
 
-from pipelines.cli import UserError
+from pipelines.cli import UserError, counted, first_line
 
 log = logging.getLogger(__name__)
 
@@ -42,21 +43,19 @@ class Hub:
         table = dataset.data.table
         full = np.flatnonzero(_has_text(table["source"]) & _has_text(table["target"]))
         if len(full) < len(dataset):
-            log.warning("%s, %s: %d rows with an empty side left out", self.path, split, len(dataset) - len(full))
+            left_out = counted(len(dataset) - len(full), "row")
+            log.warning("%s, %s: %s with an empty side left out", self.path, split, left_out)
             dataset = dataset.select(full)
         dataset.info.description = ""  # the card's text says nothing about which rows these are
         return dataset if limit is None else dataset.select(range(min(limit, len(dataset))))
 
     def _fetch(self, split: str) -> Dataset:
         try:
-            return load_dataset(
-                self.path, self.config, data_dir=self.folder, revision=self.revision, split=split
-            )  # fmt: skip
-        except (OSError, ValueError, RuntimeError) as error:  # the library's errors of network, name, config and split
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            return load_dataset(self.path, self.config, data_dir=self.folder, revision=self.revision, split=split)
+        except (OSError, ValueError, RuntimeError, DatasetsError) as error:  # of network, name, config, split and data
             raise UserError(
-                f"cannot load {self.path} from the Hugging Face hub ({reason}); check the network and the name, "
-                "or give local files: task.data_files={train: F, validation: F, test: F}"
+                f"cannot load {self.path} from the Hugging Face hub ({first_line(error)}); check the network and the "
+                "name, or give local files: task.data_files={train: F, validation: F, test: F}"
             ) from None
 
     def _name(self, column: str, names: list[str]) -> str:

@@ -1,11 +1,12 @@
 """Tasks: every YAML instantiates, local files replace the origin, wrong splits and fields are refused, fingerprints."""
 
+import inspect
 import json
 from pathlib import Path
 
+import datasets
 import pytest
 from datasets import Dataset, Features, Translation
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 
@@ -13,13 +14,13 @@ from pipelines.cli import CONF, UserError
 from pipelines.data.hub import Hub
 from pipelines.data.task import SPLITS, Task, fingerprint
 from pipelines.data.toy.de_en import ToyDeEn
+from tests.conf import composed
 
 TASKS = sorted(path.stem for path in (CONF / "task").glob("*.yaml"))
 
 
 def task(name, *overrides):
-    with initialize_config_dir(str(CONF), version_base=None):
-        return instantiate(compose(overrides=[f"+task={name}", *overrides]).task)
+    return instantiate(composed("finetune", f"task={name}", *overrides).task)
 
 
 def test_the_tasks_are_there():
@@ -118,16 +119,55 @@ def test_fingerprint_is_of_content_and_order_only():
     assert len({same, *map(fingerprint, others)}) == 7
 
 
-@pytest.fixture
-def hub(tmp_path):
-    """A folder laid out as the hub's refs/convert/parquet: a folder per config, one per split, no card."""
+# What each dataset is on the hub: the arguments of load_dataset before the split, and the columns of a row.
+CONVERTED = "refs/convert/parquet"
+TRANSLATION = {"translation": {"de": "a", "en": "b"}}
+ON_THE_HUB = {
+    "iwslt2017": ("IWSLT/iwslt2017", None, "iwslt2017-de-en", CONVERTED, TRANSLATION),
+    "wmt14": ("wmt/wmt14", "de-en", None, None, TRANSLATION),
+    "multi30k": ("bentrevett/multi30k", None, None, None, {"en": "b", "de": "a"}),
+    "xsum": (
+        "EdinburghNLP/xsum",
+        None,
+        "default",
+        "refs/convert/parquet",
+        {"document": "a", "summary": "b", "id": "1"},
+    ),
+    "cnn_dailymail": ("abisee/cnn_dailymail", "3.0.0", None, None, {"article": "a", "highlights": "b", "id": "1"}),
+    "dialogsum": ("knkarthick/dialogsum", None, None, None, {"id": "1", "dialogue": "a", "summary": "b", "topic": "c"}),
+}
+
+
+@pytest.mark.parametrize("name", ON_THE_HUB)
+def test_each_hub_task_asks_for_its_dataset_and_finds_its_columns(name, monkeypatch):
+    path, config, folder, revision, row = ON_THE_HUB[name]
+    asked = []
+
+    def load_dataset(path, name=None, data_dir=None, revision=None, split=None):
+        asked.append((path, name, data_dir, revision, split))
+        return Dataset.from_list([row])
+
+    assert set(inspect.signature(load_dataset).parameters) <= set(inspect.signature(datasets.load_dataset).parameters)
+    monkeypatch.setattr("pipelines.data.hub.load_dataset", load_dataset)
+    for split in SPLITS:
+        assert list(task(name).load(split)) == [{"source": "a", "target": "b"}]
+    assert asked == [(path, config, folder, revision, split) for split in SPLITS]
+
+
+def test_all_hub_tasks_are_known():
+    assert set(ON_THE_HUB) == {name for name in TASKS if isinstance(task(name).origin, Hub)}
+
+
+@pytest.fixture(params=["{config}/train/0000.parquet", "{config}/iwslt-train.parquet"])
+def hub(tmp_path, request):
+    """A folder laid out as the hub's refs/convert/parquet, of today and of old: a folder per config, no card."""
     features = Features({"translation": Translation(["de", "en"])})
     rows = {"iwslt-de-en": [("a", "b"), ("", "x"), ("c", "d"), ("e", " ")], "iwslt-fr-en": [("falsch", "wrong")]}
     for config, pairs in rows.items():
-        folder = tmp_path / "iwslt" / config / "train"
-        folder.mkdir(parents=True)
+        file = tmp_path / "iwslt" / request.param.format(config=config)
+        file.parent.mkdir(parents=True)
         values = [{"de": source, "en": target} for source, target in pairs]
-        Dataset.from_dict({"translation": values}, features=features).to_parquet(folder / "0000.parquet")
+        Dataset.from_dict({"translation": values}, features=features).to_parquet(file)
     return str(tmp_path / "iwslt")
 
 
@@ -151,6 +191,14 @@ def test_hub_errors_are_one_line(hub):
     with pytest.raises(UserError, match=r"task\.data_files=") as caught:
         Hub(path=str(Path(hub) / "nowhere")).load("train", columns, None)
     assert "\n" not in str(caught.value)
+
+
+def test_hub_file_that_is_no_parquet(tmp_path):
+    folder = tmp_path / "broken" / "train"
+    folder.mkdir(parents=True)
+    (folder / "0000.parquet").write_bytes(b"cut short")
+    with pytest.raises(UserError, match=r"cannot load .*broken.*task\.data_files="):
+        Hub(path=str(tmp_path / "broken")).load("train", ("source", "target"), None)
 
 
 def test_hub_out_of_reach(monkeypatch):
