@@ -7,6 +7,7 @@ from pathlib import Path
 import datasets
 import pytest
 from datasets import Dataset, Features, Translation
+from datasets.exceptions import DatasetGenerationError
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 
@@ -201,15 +202,21 @@ def test_hub_file_that_is_no_parquet(tmp_path):
         Hub(path=str(tmp_path / "broken")).load("train", ("source", "target"), None)
 
 
-def test_hub_out_of_reach(monkeypatch):
-    import pipelines.data.hub as module
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("Couldn't reach 'owner/name' on the Hub (LocalEntryNotFoundError)\nmore"),
+        DatasetGenerationError("Couldn't reach the end of the data"),
+        RuntimeError("Dataset scripts are no longer supported. Couldn't reach another way"),
+    ],
+    ids=["network", "data", "script"],
+)
+def test_hub_out_of_reach(error, monkeypatch):
+    def fail(*args, **kwargs):
+        raise error
 
-    def unreachable(*args, **kwargs):
-        raise ConnectionError("Couldn't reach 'owner/name' on the Hub (LocalEntryNotFoundError)\nmore")
-
-    monkeypatch.setattr(module, "load_dataset", unreachable)
-    with pytest.raises(
-        UserError, match=r"cannot load owner/name .*Couldn't reach.*check the network.*data_files"
-    ) as caught:
+    monkeypatch.setattr("pipelines.data.hub.load_dataset", fail)
+    told = r"cannot load owner/name .*Couldn't reach.*check the network.*data_files"
+    with pytest.raises(UserError, match=told) as caught:
         Hub(path="owner/name").load("train", ("source", "target"), None)
     assert "\n" not in str(caught.value)
