@@ -237,8 +237,13 @@ class Decoder:
         logits = runner.extend(torch.tensor(tokens, device=self._device), unseen)
         first = [count - 1 - ahead for count, ahead in zip(unseen, before, strict=True)]
         raw = _columns(logits, [first[row] for row in _where(taking_part)], first, width)
-        raw = _fit_vocabulary(raw.to(torch.promote_types(raw.dtype, torch.float32)), self._vocab_size)
-        return Scores(raw=raw, processed=self._process(raw, taking_part, before), sampler=self._request.sampler)
+        raw, ids = raw.to(torch.promote_types(raw.dtype, torch.float32)), runner.listed
+        if ids is not None and len(self._request.processors) > 0:
+            raw, ids = _spread(raw, ids, runner.vocab_size), None  # processors speak of ids, not of columns
+        if ids is None:
+            raw = _fit_vocabulary(raw, self._vocab_size)
+        processed = self._process(raw, taking_part, before)
+        return Scores(raw=raw, processed=processed, sampler=self._request.sampler, ids=ids)
 
     def _unseen_tokens(
         self, runner: Runner, name: str, cached: Sequence[int], unseen: Sequence[int]
@@ -306,6 +311,12 @@ def _columns(logits: Tensor, counted: Sequence[int], first: Sequence[int], width
     columns = torch.tensor(first).unsqueeze(-1) + torch.arange(width)
     columns = columns.clamp(0, logits.shape[1] - 1).to(logits.device)
     return logits.gather(1, columns.unsqueeze(-1).expand(-1, -1, logits.shape[-1]))
+
+
+def _spread(logits: Tensor, ids: Tensor, vocab_size: int) -> Tensor:
+    """(..., V') of the listed ids to (..., vocab_size), -inf elsewhere."""
+    everywhere = logits.new_full((*logits.shape[:-1], vocab_size), -torch.inf)
+    return everywhere.index_copy_(-1, ids, logits)
 
 
 def _fit_vocabulary(logits: Tensor, vocab_size: int) -> Tensor:

@@ -23,6 +23,8 @@ class Scores:
     processed: Tensor
     """(..., V) the logits after the processors."""
     sampler: Sampler
+    ids: Tensor | None = None
+    """(V,) the token id of each column, where they are not simply 0 .. V-1"""
 
     @cached_property
     def plain(self) -> Tensor:
@@ -41,7 +43,8 @@ class Scores:
 
     def pick(self, uniforms: Tensor | None) -> Tensor:
         """(...) the token that the model writes at each position; ``uniforms`` (...) in [0, 1), unused when greedy."""
-        return self.sampler.pick(self.processed, uniforms)
+        columns = self.sampler.pick(self.processed, uniforms)
+        return columns if self.ids is None else self.ids[columns]
 
 
 @dataclass(frozen=True)

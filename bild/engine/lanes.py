@@ -64,6 +64,8 @@ def _select(cache: DynamicCache, index: Tensor) -> DynamicCache:
 class HuggingFaceRunner(ABC):
     """``Runner`` over a model's own forward. What kind of model it is, a subclass knows."""
 
+    listed: Tensor | None = None
+
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._lanes: list[Lane] = []

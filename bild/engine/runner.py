@@ -20,7 +20,11 @@ class Runner(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """V, the width of the head."""
+        """Token ids that the model knows: 0 .. ``vocab_size`` - 1."""
+
+    @property
+    def listed(self) -> Tensor | None:
+        """(V,) the token ids that its logits are of, ascending; None = all."""
 
     def prefill(self, **encoder_inputs: Any) -> None:
         """Start B new rows: run the encoder once and forget whatever was cached."""

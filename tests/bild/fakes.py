@@ -31,6 +31,8 @@ class FakeRunner:
     """``bild.engine.runner.Runner`` over ``models``, one per row. Keeps the tokens that each row has cached, and
     refuses every use that the protocol forbids."""
 
+    listed: Tensor | None = None
+
     def __init__(self, models: Sequence[Model], vocab_size: int) -> None:
         self._models = list(models)
         self.vocab_size = vocab_size

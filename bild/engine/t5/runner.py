@@ -53,14 +53,23 @@ class _Step:
 class T5Runner:
     """``Runner`` over a T5. Caches are sized for ``max_length`` tokens a row; rollback moves no data.
 
-    ``encoder`` None = the model's own forward encodes.
+    ``encoder`` None = the model's own forward encodes. ``listed``: the ids that logits are wanted of, None = all.
     """
 
-    def __init__(self, model: PreTrainedModel, encoder: T5Encoder | None, decoder: T5Decoder, max_length: int) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        encoder: T5Encoder | None,
+        decoder: T5Decoder,
+        max_length: int,
+        listed: Tensor | None,
+    ) -> None:
         self._model = model
         self._encoder = encoder
         self._decoder = decoder
         self._capacity = max_length
+        self._head = decoder.head(listed)
+        self.listed = listed
         self._bias = decoder.bias_of_distance(self._capacity)
         self._lengths: list[int] = []
         self._caches: list[Tensor] = []
@@ -122,7 +131,7 @@ class T5Runner:
             hidden = settle(hidden + self._attend_to_source(layer, source, step, hidden))
             hidden = settle(hidden + layer.feed_forward(hidden))
         self._lengths = [length + width for length, width in zip(self._lengths, widths, strict=True)]
-        return step.block(decoder.head(decoder.final_norm(hidden) * decoder.head_scale))
+        return step.block(self._head(decoder.final_norm(hidden) * decoder.head_scale))
 
     def rollback(self, lengths: Sequence[int]) -> None:
         self._lengths = list(lengths)
