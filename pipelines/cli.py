@@ -72,23 +72,30 @@ def entry(config_name: str, main: Callable[[DictConfig], None]) -> None:
     def guarded(config: DictConfig) -> None:
         if "torch" not in sys.modules and sys.stderr.isatty():
             print("loading libraries ...", file=sys.stderr, flush=True)  # silent seconds, before anything else is said
-        with _one_line(config_name):  # before Hydra sees the error and adds lines of its own
+        with one_line(config_name):  # before Hydra sees the error and adds lines of its own
             main(config)
 
     # Makes Hydra raise instead of printing its own abridged trace.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    with _one_line(config_name):
+    with one_line(config_name):
         hydra.main(version_base=None, config_path=str(CONF), config_name=config_name)(guarded)()
 
 
 @contextmanager
-def _one_line(config_name: str) -> Iterator[None]:
+def one_line(program: str) -> Iterator[None]:
+    """Around a whole command: what the user can mend is told in one line, with exit status 2.
+
+    Args:
+        program: name of the entry point, and of the config whose keys it takes.
+    """
+    # A character that the terminal's encoding lacks is shown as "?"; it does not end the command.
+    sys.stdout.reconfigure(errors="replace")
     try:
         yield
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        told = explained(error, config_name)
+        told = explained(error, program)
         if told is None:
             raise
         fail(told)
@@ -116,9 +123,7 @@ def _refused(error: HydraException, config_name: str) -> str:
         remedy = f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(error.options)}"
         return f"{group}={name}: there is no such choice; {remedy}"
     if isinstance(error, OverrideParseException):
-        return (
-            f"{error.override}: cannot be read; write key=value, with quotes around a value of special characters"
-        )
+        return f"{error.override}: cannot be read; write key=value, with quotes around a value of special characters"
     told = first_line(error)
     if unknown := re.match(r"Could not override '(.+?)'", told):
         close = get_close_matches(unknown[1], _keys(config_name), cutoff=ALIKE)

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.cli import UserError, fail
+from pipelines.cli import one_line
+from pipelines.files import write_text
 
 README = Path("README.md")
 BLOCK = re.compile(r"(<!-- results: (?P<paths>.+?) -->\n).*?(<!-- end of results -->)", re.DOTALL)
@@ -20,10 +21,8 @@ BLOCK = re.compile(r"(<!-- results: (?P<paths>.+?) -->\n).*?(<!-- end of results
 
 def main() -> None:
     """Rewrite README.md in the working directory."""
-    try:
-        README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
-    except UserError as error:
-        fail(str(error))
+    with one_line("readme"):
+        write_text(with_tables(README.read_text(encoding="utf-8")), README)
 
 
 def with_tables(text: str) -> str:

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.cli import UserError, fail
+from pipelines.cli import one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -21,10 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     from pipelines.evaluation.results import shown_path
 
-    try:
+    with one_line("report"):
         print(shown_path(rewrite(options.paths, options.out)))
-    except UserError as error:
-        fail(str(error))
 
 
 def rewrite(paths: Sequence[Path], out: Path | None) -> Path:

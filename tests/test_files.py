@@ -1,4 +1,4 @@
-"""Folders that one run at a time writes."""
+"""Files that are there whole or not at all, and folders that one run at a time writes."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from pipelines.cli import UserError
-from pipelines.files import sole_writer
+from pipelines.files import replacing, sole_writer
 
 HOLD = "import sys; from pathlib import Path; from pipelines.files import sole_writer\n"
 HOLD += "with sole_writer(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
@@ -36,3 +36,11 @@ def test_the_same_process_may_hold_a_folder_twice_and_keeps_it_until_the_outer_e
             pass
         assert "another run is writing there now" in other().stderr
     assert other().returncode == 0
+
+
+def test_what_cannot_be_written_is_told_by_its_own_name(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(IsADirectoryError) as error, replacing(tmp_path / "taken") as temporary:
+        temporary.write_text("x")
+    assert error.value.filename == str(tmp_path / "taken")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]

@@ -171,13 +171,13 @@ def find(paths: Sequence[Path]) -> list[Result]:
 
 def read_rows(result: Result) -> list[dict[str, Any]]:
     """The examples of a result, one record per example and method, as in ``ROWS_SCHEMA``."""
+    path = result.rows_path
+    if not path.exists():
+        raise UserError(f"{path}: is not there, but a report shows examples; copy it beside {result.path.name}")
     try:
-        return pq.read_table(result.rows_path).to_pylist()
+        return pq.read_table(path).to_pylist()
     except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(
-            f"{result.rows_path}: cannot be read ({first_line(error)}); a report shows examples, which lie beside the "
-            "result in this file: copy it there too, or evaluate again"
-        ) from error
+        raise UserError(f"{path}: cannot be read ({first_line(error)}); evaluate again") from error
 
 
 def rows_table(

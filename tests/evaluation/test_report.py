@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import io
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -151,6 +153,25 @@ def test_the_command_needs_the_files_alone(sweep, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: ")
 
 
+@pytest.mark.parametrize(("place", "told"), [("", "Is a directory"), ("x.json/y.html", "Not a directory|File exists")])
+def test_a_place_that_takes_no_report_is_one_line(sweep, tmp_path, place, told, capsys):
+    (tmp_path / "x.json").touch()
+    with pytest.raises(SystemExit) as status:
+        command.main([str(sweep[0].path), "--out", str(tmp_path / place)])
+    assert status.value.code == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(rf"error: {tmp_path}\S*: ({told}); choose another path, or mend its permissions\n", error)
+    assert ".tmp" not in error
+
+
+def test_a_terminal_without_dashes_gets_the_table_too(sweep, tmp_path, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    command.main([str(sweep[0].path), "--out", str(tmp_path / "x.html")])
+    sys.stdout.flush()
+    assert "large alone" in written.getvalue().decode("ascii")
+
+
 def variant(result, quality: float, speed: float, **policy) -> results.Result:
     content = copy.deepcopy(result.content)
     entry = next(one for one in content["methods"] if one["method"] == "policy")
@@ -211,7 +232,7 @@ def test_lost_examples_are_told_before_any_table(sweep, tmp_path, capsys):
     assert status.value.code == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(f"error: {tmp_path / 'x.parquet'}: cannot be read")
+    assert err.startswith(f"error: {tmp_path / 'x.parquet'}: is not there")
     assert err.count("\n") == 1
 
 

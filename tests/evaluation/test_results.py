@@ -169,3 +169,11 @@ def test_pieces_keep_their_space_and_bytes(tokenizer):
     assert shown[-3:] == ["<0xE2>", "<0x98>", "<0x83>"]
     assert pieces(tokenizer.eos_token_id) == "</s>"
     assert pieces(10**6) == "<1000000>"
+
+
+def test_damaged_examples_are_named(sweep, tmp_path):
+    path = tmp_path / "copy.json"
+    path.write_text(sweep[0].path.read_text())
+    path.with_suffix(".parquet").write_bytes(b"half a file")
+    with pytest.raises(UserError, match=r"copy\.parquet: cannot be read \(.+\); evaluate again"):
+        results.read_rows(results.read(path))
