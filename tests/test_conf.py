@@ -14,6 +14,7 @@ from tests.conf import ROOT, composed
 
 ROOTS = sorted(path.stem for path in (ROOT / "conf").glob("*.yaml"))
 FINETUNE_OVERLAYS = {"finetune_grid", "from_scratch"}
+PAPER_ROWS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*-*.yaml"))
 
 
 def names(group: str) -> list[str]:
@@ -37,8 +38,10 @@ def test_tasks(name: str) -> None:
 def test_models_and_their_training(name: str, tmp_path: Path) -> None:
     given = ["model.path=a/folder"] if name == "path" else []
     config = composed("finetune", f"model={name}", *given)
-    assert isinstance(instantiate(config.model), Model)
-    settings = instantiate(config.train)
+    model, settings = instantiate(config.model), instantiate(config.train)
+    assert isinstance(model, Model)
+    assert model.name == ("folder" if name == "path" else name)
+    assert config.out == f"checkpoints/toy_de_en/{model.name}"
     arguments = training_arguments(settings, tmp_path)
     assert arguments.max_steps == config.model.max_steps
     assert arguments.learning_rate == pytest.approx(float(config.model.learning_rate))
@@ -67,7 +70,7 @@ def test_policies(name: str) -> None:
     assert policy.uses_large or policy.uses_small
 
 
-@pytest.mark.parametrize("name", sorted(set(names("experiment")) - FINETUNE_OVERLAYS))
+@pytest.mark.parametrize("name", PAPER_ROWS)
 def test_rows_of_the_paper(name: str) -> None:
     config = composed("evaluate", f"experiment={name}")
     policy, task = instantiate(config.bild), instantiate(config.task)
@@ -79,6 +82,48 @@ def test_rows_of_the_paper(name: str) -> None:
     assert small.path.endswith("-bild-aligned") == (kind == "aligned")
     assert 0.1 <= policy.fallback <= 0.9
     assert 1 <= policy.rollback <= 10
+
+
+def test_the_paper_s_recipe_is_the_default() -> None:
+    for name, rate in (("t5-small", 2e-4), ("mt5-small", 2e-4), ("t5-large", 1e-4), ("mt5-large", 1e-4)):
+        settings = instantiate(composed("finetune", f"model={name}", "task=xsum").train)
+        assert (settings.learning_rate, settings.max_steps, settings.batch_size) == (rate, 500_000, 16)
+        assert (settings.schedule, settings.warmup_steps, settings.scale_parameter) == ("constant", 0, False)
+
+
+def test_the_authors_checkpoints_are_all_there() -> None:
+    paths = set()
+    for name in PAPER_ROWS:
+        config = composed("evaluate", f"experiment={name}")
+        paths |= {config.large.path, config.small.path}
+        assert config.large.tokenizer == config.small.tokenizer
+        assert config.large.tokenizer == ("google/mt5-small" if "mT5" in config.large.path else "google-t5/t5-small")
+        assert ("aligned" in config.small.path) == ("unaligned" not in name)
+    assert len(PAPER_ROWS) == 16
+    assert len(paths) == 12
+    assert {path.split("/")[0] for path in paths} == {"kssteven"}
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "thresholds"),
+    [
+        ("iwslt-unaligned", "iwslt2017", (0.6, 2)),
+        ("wmt-aligned", "wmt14", (0.8, 2)),
+        ("xsum-aligned-fast", "xsum", (0.4, 5)),
+        ("cnndm-unaligned-fast", "cnn_dailymail", (0.2, 6)),
+    ],
+)
+def test_published_rows(name, task, thresholds) -> None:
+    config = composed("evaluate", f"experiment={name}")
+    policy = instantiate(config.bild)
+    assert (config.task.name, config.split) == (task, "validation")
+    assert (policy.fallback, policy.rollback) == thresholds
+    assert isinstance(instantiate(config.small), Model)
+
+
+def test_the_grid_gives_each_rate_its_folder() -> None:
+    config = composed("finetune", "experiment=finetune_grid", "train.learning_rate=5e-5")
+    assert config.out == "checkpoints/toy_de_en/tiny-small-lr5e-05"
 
 
 @pytest.mark.parametrize("name", sorted(FINETUNE_OVERLAYS))

@@ -10,18 +10,16 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from pipelines import finetune
-from pipelines.cli import CONF, UserError
+from pipelines.cli import UserError
 from pipelines.files import sole_writer
 from pipelines.models import manifest
 from pipelines.models.loading import Model, choose_checkpoint
 from pipelines.training import checkpoints
+from tests.conf import ROOT, composed
 from tests.training import tiny
-
-ROOT = CONF.parent
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +54,7 @@ def command(overrides: list[str], out: Path) -> dict:
 
 def finetune_here(*overrides: str) -> None:
     """The command, in this process."""
-    with initialize_config_dir(str(CONF), version_base=None):
-        finetune.main(compose("finetune", list(overrides)))
+    finetune.main(composed("finetune", *overrides))
 
 
 def test_killed_and_typed_again(overrides, tmp_path: Path) -> None:
