@@ -46,27 +46,35 @@ def check(config: DictConfig) -> None:
     if config.input is None or config.output is None:
         raise UserError("give input=FILE output=FILE, or - for standard input or output")
     check_whole("batch_size", config.batch_size)
-    if config.input != PIPE and not Path(config.input).is_file():
-        raise UserError(f"input={config.input}: there is no such file")
+    if config.input != PIPE:
+        check_input(Path(config.input))
     if config.output != PIPE:
         check_output(Path(config.output))
         if config.input != PIPE and Path(config.output).exists() and Path(config.output).samefile(config.input):
             raise UserError(f"output={config.output}: is the input itself; give another file")
 
 
-def check_output(output: Path) -> None:
-    """Raise ``UserError`` unless a file can be put at ``output``."""
-    if not output.absolute().parent.is_dir():
-        raise UserError(f"output={output}: the folder {output.parent} does not exist; create it first")
-    if output.exists() and not output.is_file():
-        kind = "a folder" if output.is_dir() else "not a plain file"
-        raise UserError(f"output={output}: is {kind}; give a file, or - for standard output")
+def check_input(path: Path) -> None:
+    """Raise ``UserError`` unless there is something to read at ``path``: a file, or another program's pipe."""
+    if not path.exists():
+        raise UserError(f"input={path}: there is no such file")
+    if path.is_dir():
+        raise UserError(f"input={path}: is a folder; give a file, or - for standard input")
+
+
+def check_output(path: Path) -> None:
+    """Raise ``UserError`` unless a file can be put at ``path``."""
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"output={path}: the folder {path.parent} does not exist; create it first")
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "not a plain file"
+        raise UserError(f"output={path}: is {kind}; give a file, or - for standard output")
     try:
         # Permissions alone do not tell: a file system may be read-only.
-        tempfile.TemporaryFile(dir=output.absolute().parent).close()
+        tempfile.TemporaryFile(dir=path.absolute().parent).close()
     except OSError as error:
         raise UserError(
-            f"output={output}: nothing can be written to {output.absolute().parent} ({error.strerror}); choose another "
+            f"output={path}: nothing can be written to {path.absolute().parent} ({error.strerror}); choose another "
             "folder, or mend its permissions"
         ) from error
 

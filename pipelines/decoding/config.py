@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
 from bild.engine import check_engine
@@ -15,13 +17,16 @@ from pipelines.cli import UserError, check_whole
 from pipelines.data.task import Task
 from pipelines.decoding.decode import Decoding
 
+WANTED = {float: "a number", bool: "true or false", str: """text; quote a number twice, as in 'key="7"'"""}
+
 
 def instantiated(config: DictConfig, node: str) -> Any:
     """The object that a node of the config describes.
 
     Raises:
-        UserError: what the object's own checks say of its values.
+        UserError: a value of the wrong kind, or what the object's own checks say of its values.
     """
+    check_kinds(get_class(config[node]["_target_"]), config[node], f"{node}.")
     try:
         return instantiate(config[node])
     except InstantiationException as error:
@@ -43,9 +48,10 @@ def decoding(config: DictConfig, task: Task, policy: Policy) -> Decoding:
     check_whole("max_new_tokens", length, null="the task's length")
     check_seed_and_engine(config)
     fields = {name: config[name] for name in ("do_sample", "temperature", "top_k", "top_p")}
+    check_kinds(Sampler, fields)
     try:
         policy.check(greedy=Sampler(**fields).greedy)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise UserError(str(error)) from error
     return Decoding(
         max_new_tokens=length,
@@ -53,6 +59,24 @@ def decoding(config: DictConfig, task: Task, policy: Policy) -> Decoding:
         seed=config.seed,
         engine=config.engine,
     )
+
+
+def check_kinds(made: type, given: Mapping[str, Any], prefix: str = "") -> None:
+    """Raise ``UserError`` on a value that is no number, text or truth value where the class is annotated with one.
+
+    Args:
+        made: the class that is made of the values.
+        given: values by field.
+        prefix: of the keys under which the user gives them.
+    """
+    for name, annotation in get_type_hints(made).items():
+        kinds = get_args(annotation) if get_origin(annotation) is UnionType else (annotation,)
+        [kind, *others] = [kind for kind in kinds if kind is not NoneType]
+        if name not in given or others or kind not in WANTED or (given[name] is None and NoneType in kinds):
+            continue
+        accepted = (int, float) if kind is float else kind
+        if not isinstance(given[name], accepted) or (isinstance(given[name], bool) and kind is not bool):
+            raise UserError(f"{prefix}{name}={given[name]}: must be {WANTED[kind]}")
 
 
 def check_seed_and_engine(config: DictConfig) -> None:

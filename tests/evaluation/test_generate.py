@@ -154,6 +154,14 @@ def test_what_models_write_is_put_out_as_utf8(overrides, source, monkeypatch):
     assert written.getvalue().decode() == "ä☃\n" * len(LINES)
 
 
+def test_the_pipe_of_another_program_is_read_as_a_file_is(overrides, source, tmp_path):
+    generated(*overrides, f"input={source}", f"output={tmp_path / 'out.txt'}")
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cp", source, tmp_path / "pipe"]):
+        generated(*overrides, f"input={tmp_path / 'pipe'}", f"output={tmp_path / 'piped.txt'}")
+    assert (tmp_path / "piped.txt").read_text() == (tmp_path / "out.txt").read_text()
+
+
 def test_a_mark_at_the_beginning_of_a_file_is_no_text(overrides, tmp_path):
     for name, start in (("plain", b""), ("marked", b"\xef\xbb\xbf")):
         (tmp_path / name).write_bytes(start + LINES[0].encode())
@@ -184,6 +192,7 @@ def test_two_runs_at_once_to_one_file_are_refused(overrides, source, tmp_path, m
     [
         ([], "give input=FILE output=FILE"),
         (["input=nowhere.txt", "output=-"], "input=nowhere.txt: there is no such file"),
+        (["input={folder}", "output=-"], "is a folder; give a file, or - for standard input"),
         (["input={source}", "output={source}"], "is the input itself"),
         (["input={source}", "output=/nowhere/out.txt"], "the folder /nowhere does not exist"),
         (["input={source}", "output={folder}"], "is a folder"),
