@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from bild.engine.runner import Runner
 from bild.policies.base import Policy
 from bild.processors import process
 from bild.rows import Request, Rows
+from bild.tensors import columns_from, fit_vocabulary, spread, to_host, where
 from bild.trace import Recorder
 from bild.types import DecodeOutput, Draft, Scores
 
@@ -82,7 +82,7 @@ class Decoder:
         if self._request.on_settled is not None:
             settled = rows.tokens[0][turn.starts[0] :]
             self._request.on_settled(torch.tensor(settled, dtype=torch.long, device=self._device))
-        return [row for row in _where(was_open) if not rows.is_open[row]]
+        return [row for row in where(was_open) if not rows.is_open[row]]
 
     def take(self, row: int) -> DecodeOutput:
         """What a closed row holds, as a batch of one."""
@@ -115,14 +115,14 @@ class Decoder:
         while any(drafting):
             scores = self._extend(self._small, "small", drafting, [0] * len(starts), 1)
             n_drafted = torch.tensor(turn.n_drafted, device=self._device)
-            stops, tokens, sure = _to_host(
+            stops, tokens, sure = to_host(
                 policy.stop(scores.plain[:, 0], n_drafted),
                 scores.pick(None if uniforms is None else uniforms[:, step : step + 1])[:, 0],
                 scores.confidence,
             )
             self._check_numbers(scores, sure, [int(drafts) for drafts in drafting], "small")
             self._recorder.step("small", drafting)
-            for row in _where(drafting):
+            for row in where(drafting):
                 if stops[row]:
                     turn.stopped[row], drafting[row] = True, False
                     continue
@@ -154,13 +154,13 @@ class Decoder:
         scores = self._extend(self._large, "large", verifying, n_drafted, width)
         draft = self._as_draft(turn)
         verdict = self._policy.verify(draft, scores, None if uniforms is None else uniforms[:, :width])
-        n_accepted, next_token, skip_draft, sure = _to_host(
+        n_accepted, next_token, skip_draft, sure = to_host(
             verdict.n_accepted, verdict.next_token, verdict.skip_draft, scores.confidence
         )
         self._recorder.step("large", verifying)
         positions = [drafted + 1 if verified else 0 for drafted, verified in zip(n_drafted, verifying, strict=True)]
         self._check_numbers(scores, sure, positions, "large")
-        for row in _where(verifying):
+        for row in where(verifying):
             ruling.n_accepted[row] = n_accepted[row]
             ruling.next_token[row] = next_token[row]
             ruling.skip_draft[row] = skip_draft[row]
@@ -182,7 +182,7 @@ class Decoder:
     def _settle(self, turn: _Turn, verifying: Sequence[bool], ruling: _Ruling) -> None:
         """Make the ruling stand: drop the rejected, append the large model's token, close rows, roll caches back."""
         rows = self._rows
-        for row in _where(rows.is_open):
+        for row in where(rows.is_open):
             tokens, start, accepted = rows.tokens[row], turn.starts[row], ruling.n_accepted[row]
             drafted = tokens[start:]
             del tokens[start + accepted :]
@@ -236,12 +236,12 @@ class Decoder:
         tokens = self._unseen_tokens(runner, name, cached, unseen)
         logits = runner.extend(torch.tensor(tokens, device=self._device), unseen)
         first = [count - 1 - ahead for count, ahead in zip(unseen, before, strict=True)]
-        raw = _columns(logits, [first[row] for row in _where(taking_part)], first, width)
+        raw = columns_from(logits, [first[row] for row in where(taking_part)], first, width)
         raw, ids = raw.to(torch.promote_types(raw.dtype, torch.float32)), runner.listed
         if ids is not None and len(self._request.processors) > 0:
-            raw, ids = _spread(raw, ids, runner.vocab_size), None  # processors speak of ids, not of columns
+            raw, ids = spread(raw, ids, runner.vocab_size), None  # processors speak of ids, not of columns
         if ids is None:
-            raw = _fit_vocabulary(raw, self._vocab_size)
+            raw = fit_vocabulary(raw, self._vocab_size)
         processed = self._process(raw, taking_part, before)
         return Scores(raw=raw, processed=processed, sampler=self._request.sampler, ids=ids)
 
@@ -296,42 +296,3 @@ class Decoder:
                     "check its weights and dtype (float16 overflows in most T5 models: use bfloat16 or float32)"
                 )
             raise ValueError(f"no token is left for the {name} model {where}: the logits processors forbid all of them")
-
-
-def _where(flags: Sequence[bool]) -> list[int]:
-    """The rows whose flag is set."""
-    return [row for row, flag in enumerate(flags) if flag]
-
-
-def _columns(logits: Tensor, counted: Sequence[int], first: Sequence[int], width: int) -> Tensor:
-    """(B, W, V) to (B, width, V): each row from its own ``first`` column on. Rows that are not ``counted`` may get
-    anything, and so may columns beyond W."""
-    if len(set(counted)) == 1 and counted[0] + width <= logits.shape[1]:
-        return logits[:, counted[0] : counted[0] + width]
-    columns = torch.tensor(first).unsqueeze(-1) + torch.arange(width)
-    columns = columns.clamp(0, logits.shape[1] - 1).to(logits.device)
-    return logits.gather(1, columns.unsqueeze(-1).expand(-1, -1, logits.shape[-1]))
-
-
-def _spread(logits: Tensor, ids: Tensor, vocab_size: int) -> Tensor:
-    """(..., V') of the listed ids to (..., vocab_size), -inf elsewhere."""
-    everywhere = logits.new_full((*logits.shape[:-1], vocab_size), -torch.inf)
-    return everywhere.index_copy_(-1, ids, logits)
-
-
-def _fit_vocabulary(logits: Tensor, vocab_size: int) -> Tensor:
-    """(..., V) to (..., vocab_size): ids that a narrower head lacks get probability zero, surplus ones are dropped."""
-    missing = vocab_size - logits.shape[-1]
-    if missing > 0:
-        return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf)
-    return logits[..., :vocab_size] if missing < 0 else logits
-
-
-def _to_host(*values: Tensor) -> list[Any]:
-    """Tensors as nested lists; on an accelerator all of them in one transfer."""
-    if values[0].device.type == "cpu":
-        return [value.tolist() for value in values]
-    # float64 holds every token id exactly.
-    together = torch.cat([value.flatten().double() for value in values]).cpu()
-    parts = torch.split(together, [value.numel() for value in values])
-    return [part.to(value.dtype).view(value.shape).tolist() for part, value in zip(parts, values, strict=True)]

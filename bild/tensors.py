@@ -1,0 +1,48 @@
+"""What the loop does to tensors and flags, apart from models and policies. B rows, W columns, V vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def where(flags: Sequence[bool]) -> list[int]:
+    """The rows whose flag is set."""
+    return [row for row, flag in enumerate(flags) if flag]
+
+
+def columns_from(logits: Tensor, counted: Sequence[int], first: Sequence[int], width: int) -> Tensor:
+    """(B, W, V) to (B, width, V): each row from its own ``first`` column on. Rows that are not ``counted`` may get
+    anything, and so may columns beyond W."""
+    if len(set(counted)) == 1 and counted[0] + width <= logits.shape[1]:
+        return logits[:, counted[0] : counted[0] + width]
+    columns = torch.tensor(first).unsqueeze(-1) + torch.arange(width)
+    columns = columns.clamp(0, logits.shape[1] - 1).to(logits.device)
+    return logits.gather(1, columns.unsqueeze(-1).expand(-1, -1, logits.shape[-1]))
+
+
+def spread(logits: Tensor, ids: Tensor, vocab_size: int) -> Tensor:
+    """(..., V') of the listed ids to (..., vocab_size), -inf elsewhere."""
+    everywhere = logits.new_full((*logits.shape[:-1], vocab_size), -torch.inf)
+    return everywhere.index_copy_(-1, ids, logits)
+
+
+def fit_vocabulary(logits: Tensor, vocab_size: int) -> Tensor:
+    """(..., V) to (..., vocab_size): ids that a narrower head lacks get probability zero, surplus ones are dropped."""
+    missing = vocab_size - logits.shape[-1]
+    if missing > 0:
+        return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf)
+    return logits[..., :vocab_size] if missing < 0 else logits
+
+
+def to_host(*values: Tensor) -> list[Any]:
+    """Tensors as nested lists; on an accelerator all of them in one transfer."""
+    if values[0].device.type == "cpu":
+        return [value.tolist() for value in values]
+    # float64 holds every token id exactly.
+    together = torch.cat([value.flatten().double() for value in values]).cpu()
+    parts = torch.split(together, [value.numel() for value in values])
+    return [part.to(value.dtype).view(value.shape).tolist() for part, value in zip(parts, values, strict=True)]
