@@ -16,7 +16,7 @@ def main(config: DictConfig) -> None:
     # Heavy, and not needed to say that a key is misspelt.
     from pipelines.alignment.parts import assemble, refuse_other_training
     from pipelines.alignment.report import described
-    from pipelines.alignment.result import conclude
+    from pipelines.alignment.result import conclude, result_file
     from pipelines.alignment.run import greedy, training_rows
     from pipelines.training.identity import task_identity
     from pipelines.training.processes import is_main, say
@@ -24,6 +24,7 @@ def main(config: DictConfig) -> None:
     from pipelines.training.run import held, train
 
     parts = assemble(config)
+    file = result_file(config, parts)
     task, settings, start, teacher = parts.task, parts.settings, parts.start, parts.teacher
     with held(Path(config.out)):
         refuse_other_training(Path(config.out), parts)
@@ -45,7 +46,7 @@ def main(config: DictConfig) -> None:
         )
         leave(summary)
         if is_main():
-            conclude(config, parts, outputs, held_out, summary)
+            conclude(config, parts, outputs, held_out, summary, file)
 
 
 if __name__ == "__main__":

@@ -53,14 +53,18 @@ def assemble(config: DictConfig) -> Parts:
     """
     check_whole("batch_size", config.batch_size)
     check_seed_and_engine(config)
+    device, dtype = chosen_device(config.device), chosen_dtype(config.dtype)
     if config.split == "validation":
         raise UserError("split=validation: those examples are for the comparison before and after; choose train")
     names = ("task", "align", "train", "bild", "large", "small")
     task, settings, training, policy, large, small = (instantiated(config, name) for name in names)
+    if not (policy.uses_large and policy.uses_small):
+        raise UserError("bild: alignment is measured with a policy that uses both models; choose bild=big_little")
+    if small.aligned is True:
+        raise UserError("small.aligned=true: alignment starts before that; choose align.init=finetuned or pretrained")
     pairs = task.load(config.split, config.limit)
     held_out = task.load("validation", held_out_rows(config.limit, training.evaluate_rows, settings.report_limit))
     say(f"task   {task.name}, {config.split} split, {counted(len(pairs), 'example')}")
-    device = chosen_device(config.device)
     models = Models(
         large=large,
         small=small,
@@ -69,7 +73,7 @@ def assemble(config: DictConfig) -> Parts:
         pairs=pairs,
         seed=training.seed,
         device=device,
-        dtype=chosen_dtype(config.dtype),
+        dtype=dtype,
     )
     processes = Processes.joined(on_cpu=device.type == "cpu")
     loaded, start = models.pair()
@@ -89,20 +93,17 @@ def assemble(config: DictConfig) -> Parts:
 
 
 def refuse_other_training(out: Path, parts: Parts) -> None:
-    """Say now, not after hours of generation, that ``out`` holds a training from another start or with other settings.
+    """Say now, not after hours of generation, that ``out`` holds a training that this one cannot go on with.
 
     The trainer itself compares everything, once it knows the outputs.
     """
-    checkpoint = checkpoints.latest(out)
-    if checkpoint is not None:
-        asked = {
-            "training rows": len(parts.pairs) * parts.settings.samples,
-            "validation rows": len(parts.held_out),
-            **start_identity(parts.start.model, parts.start.tokenizer),
-            **parts.training.identity(),
-        }
-        there = {key: value for key, value in checkpoint.identity.items() if key in asked}
-        checkpoints.refuse_other(out, there, asked)
+    known = {
+        "training rows": len(parts.pairs) * parts.settings.samples,
+        "validation rows": len(parts.held_out),
+        **start_identity(parts.start.model, parts.start.tokenizer),
+        **parts.training.identity(),
+    }
+    checkpoints.resumable(out, known, parts.training.max_steps, whole=False)
 
 
 def held_out_rows(limit: int | None, evaluate_rows: int | None, report_limit: int | None) -> int | None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.alignment.comparison import Figure
+from pipelines.cli import counted
 
 # Acceptance alone can stand still while drafts get longer: a surer small model drafts further.
 VERDICTS = {"overlap": "alpha", "acceptance": "acceptance", "mean_accepted_length": "mean accepted length"}
@@ -19,11 +20,11 @@ VERDICTS = {"overlap": "alpha", "acceptance": "acceptance", "mean_accepted_lengt
 def described(summary: dict[str, int], longest: int) -> str:
     """One line on outputs of the large model; ``longest`` is the most tokens that one may have."""
     mean = summary["tokens"] / summary["outputs"]
-    line = f"{summary['outputs']:,} outputs of {mean:.1f} tokens on average"
+    line = f"{counted(summary['outputs'], 'output')} of {mean:.1f} tokens on average"
     if summary["empty"]:
-        line += f"; {summary['empty']:,} of them are empty and stay, since the small model is to imitate that too"
+        line += f"; empty: {summary['empty']:,}, kept, since the small model is to imitate that too"
     if summary["cut"]:
-        line += f"; {summary['cut']:,} were cut at {longest} tokens (align.generation_max_length)"
+        line += f"; cut at {longest} tokens (align.generation_max_length): {summary['cut']:,}"
     return line
 
 
@@ -33,11 +34,15 @@ def table(figures: dict[str, Figure]) -> Table:
     result.add_column("")
     for heading in ("before", "after", "change", "95 % interval"):
         result.add_column(heading, justify="right", no_wrap=True)
-    for figure in figures.values():
+    for name, figure in figures.items():
+        digits = 2 if name == "quality" else 3  # points of a hundred; ratios
         change = figure.difference
-        interval = f"{_number(change.low, '+')} to {_number(change.high, '+')}"
         result.add_row(
-            figure.label, _number(figure.before), _number(figure.after), _number(change.value, "+"), interval
+            figure.label,
+            _number(figure.before, digits),
+            _number(figure.after, digits),
+            _number(change.value, digits, "+"),
+            f"{_number(change.low, digits, '+')} to {_number(change.high, digits, '+')}",
         )
     return result
 
@@ -51,9 +56,7 @@ def verdict(figure: Figure, name: str) -> str:
         return f"{name} rose"
     if high < 0:
         return f"{name} fell"
-    return (
-        f"{name} did not change clearly: the interval holds 0; compare more rows (align.report_limit) or train longer"
-    )
+    return f"{name} did not change clearly: the interval holds 0"
 
 
 def show(figures: dict[str, Figure], title: str) -> None:
@@ -64,10 +67,11 @@ def show(figures: dict[str, Figure], title: str) -> None:
     console.print(table(figures))
     for name, words in VERDICTS.items():
         console.print(verdict(figures[name], words), markup=False)
+    if any(figures[name].difference.low <= 0 <= figures[name].difference.high for name in VERDICTS):
+        console.print("for a clearer answer compare more rows (align.report_limit) or train longer", markup=False)
 
 
-def _number(value: float, sign: str = "") -> str:
+def _number(value: float, digits: int, sign: str = "") -> str:
     if math.isnan(value):
         return "-"
-    digits = 2 if abs(value) >= 10 else 3
     return f"{round(value, digits) + 0.0:{sign}.{digits}f}"  # adding 0 turns -0 into 0

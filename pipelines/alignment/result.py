@@ -10,21 +10,20 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
-from pipelines.alignment.comparison import Figure, as_json
+from pipelines.alignment.comparison import as_json
 from pipelines.alignment.parts import Parts
 from pipelines.alignment.report import show
 from pipelines.alignment.run import Outputs, compare, examples
+from pipelines.cli import counted
 from pipelines.decoding.pair import describe
 from pipelines.decoding.scoring import HEADLINE
 from pipelines.evaluation import provenance
 from pipelines.evaluation.results import policy_fields, policy_label
 from pipelines.evaluation.run import describe_task
 from pipelines.files import write_json
-from pipelines.models.loading import LoadedModel
 from pipelines.training.run import TrainSummary
 
 SCHEMA = 1
@@ -33,45 +32,44 @@ IN_CHECKPOINT = "alignment.json"
 TRAINING = ("steps", "max_steps", "metric", "best", "best_step", "seconds")
 
 
-def conclude(config: DictConfig, parts: Parts, outputs: Outputs, held_out: Outputs, summary: TrainSummary) -> None:
+def result_file(config: DictConfig, parts: Parts) -> Path:
+    """Where the result goes; makes the folder, so that a path that cannot be written is known before the work."""
+    folder = Path(config.results) / parts.task.name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"align-{parts.models.large.name}-{parts.models.small.name}.json"
+
+
+def conclude(
+    config: DictConfig, parts: Parts, outputs: Outputs, held_out: Outputs, summary: TrainSummary, file: Path
+) -> None:
     """Compare the small model before and after, print the table, write the result.
 
     Args:
         outputs: of the large model, which the small one was trained on.
         held_out: of the large model, greedy, for ``parts.held_out``.
+        file: what ``result_file`` returns.
     """
     large = parts.models.ready(parts.teacher.large)
     loaded = {"large": large, "before": parts.models.before(), "after": parts.models.after(summary.out)}
     rows = examples(large.tokenizer, parts.task, parts.held_out, held_out, parts.settings.report_limit)
     small = [loaded[name].model for name in ("before", "after")]
     figures, large_score = compare(parts.teacher, *small, parts.policy, rows, parts.task, config.seed)
-    split = f"{len(rows.references):,} validation examples of {parts.task.name}"
-    show(
-        figures, f"{split}, {policy_label(parts.policy)}; large alone: {HEADLINE[parts.task.metric]} {large_score:.2f}"
-    )
+    split = f"{counted(len(rows.references), 'validation example')} of {parts.task.name}"
+    alone = f"large alone: {HEADLINE[parts.task.metric]} {large_score:.2f}"
+    show(figures, f"{split}, {policy_label(parts.policy)}; {alone}")
     result = {
         "schema": SCHEMA,
         "kind": KIND,
-        "name": f"align-{parts.models.large.name}-{parts.models.small.name}",
+        "name": file.stem,
         "task": describe_task(parts.task, parts.pairs, config.split, config.limit),
-        "models": {role: _described(one) for role, one in loaded.items()},
+        "models": {role: asdict(describe(one.model, one.path, one.note)) for role, one in loaded.items()},
         "policy": policy_fields(parts.policy),
         "outputs": {"folder": parts.settings.outputs, "summary": outputs.summary, "identity": outputs.identity},
         "training": {name: value for name, value in asdict(summary).items() if name in TRAINING},
         "report": {"split": "validation", "examples": len(rows.references), "large_quality": large_score},
-        "figures": _numbers(figures),
+        "figures": {name: as_json(figure) for name, figure in figures.items()},
         "provenance": provenance.collect(config),
     }
-    path = Path(config.results) / parts.task.name / f"{result['name']}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for target in (summary.out / IN_CHECKPOINT, path):
+    for target in (summary.out / IN_CHECKPOINT, file):
         write_json(result, target)
-    print(f"result {path}")
-
-
-def _described(loaded: LoadedModel) -> dict[str, Any]:
-    return asdict(describe(loaded.model, loaded.path, loaded.note))
-
-
-def _numbers(figures: dict[str, Figure]) -> dict[str, Any]:
-    return {name: as_json(figure) for name, figure in figures.items()}
+    print(f"result {file}")

@@ -33,7 +33,7 @@ class AlignSettings:
         check_whole("align.samples", self.samples)
         check_whole("align.shard_rows", self.shard_rows)
         check_whole("align.report_limit", self.report_limit, null="all validation examples")
-        if not isinstance(self.temperature, (int, float)) or not 0 <= self.temperature < math.inf:
+        if not 0 <= self.temperature < math.inf:
             raise UserError(f"align.temperature={self.temperature}: give a number from 0 (greedy) up")
         if self.samples > 1 and self.temperature == 0:
             raise UserError(

@@ -30,17 +30,20 @@ class Checkpoint:
     """transformers' TrainerState"""
 
 
-def resumable(out: Path, identity: dict[str, Any], max_steps: int) -> Checkpoint | None:
+def resumable(out: Path, identity: dict[str, Any], max_steps: int, *, whole: bool = True) -> Checkpoint | None:
     """The checkpoint that a run with this identity goes on from; None = there is none, start at the beginning.
+
+    Args:
+        whole: False while ``identity`` lacks what is not known yet: then only the keys that it has are compared.
 
     Raises:
         UserError: ``out`` holds another run, or one that is further than ``max_steps``, or no usable checkpoint.
     """
     checkpoint = latest(out)
     if checkpoint is None:
-        _refuse_bare(out, identity)
+        _refuse_bare(out, identity, whole)
         return None
-    refuse_other(out, checkpoint.identity, identity)
+    refuse_other(out, checkpoint.identity, identity, whole)
     if checkpoint.step > max_steps:
         raise UserError(
             f"{out} has been trained for {checkpoint.step} steps already, train.max_steps={max_steps} is less: "
@@ -82,9 +85,14 @@ def listed(out: Path) -> list[Path]:
     return [steps[step] for step in sorted(steps)]
 
 
-def refuse_other(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> None:
-    """Raise ``UserError`` that names every key in which the run in ``out`` is not the one that was asked for."""
-    differing = manifest.differences(there, asked)
+def refuse_other(out: Path, there: dict[str, Any], asked: dict[str, Any], whole: bool) -> None:
+    """Raise ``UserError`` that names every key in which the run in ``out`` is not the one that was asked for.
+
+    Args:
+        whole: False if keys that ``asked`` lacks are to be left alone.
+    """
+    compared = there if whole else {key: value for key, value in there.items() if key in asked}
+    differing = manifest.differences(compared, asked)
     if differing:
         raise UserError(
             f"{out} holds another run: {'; '.join(differing)}. Give the old settings to go on with it, "
@@ -104,7 +112,7 @@ def rotate(out: Path, keep: int) -> None:
             shutil.rmtree(folder)
 
 
-def _refuse_bare(out: Path, identity: dict[str, Any]) -> None:
+def _refuse_bare(out: Path, identity: dict[str, Any], whole: bool) -> None:
     """A finished model without its checkpoints, or other files, would be overwritten by a new run."""
     remedy = "give out=FOLDER for a new run, or delete the folder"
     if not (out / manifest.NAME).exists():
@@ -116,7 +124,7 @@ def _refuse_bare(out: Path, identity: dict[str, Any]) -> None:
         there = manifest.read(out)
     except manifest.IncompleteError as error:
         raise UserError(f"{out} holds a damaged model ({error}) and no checkpoints to make it from; {remedy}") from None
-    refuse_other(out, there.get("identity", {}), identity)
+    refuse_other(out, there.get("identity", {}), identity, whole)
     raise UserError(
         f"{out} holds a finished model but none of its checkpoints, so it can be used but not trained on; {remedy}"
     )

@@ -115,11 +115,20 @@ def test_other_settings_are_refused_before_anything_is_generated(here, capsys):
     capsys.readouterr()
     with pytest.raises(UserError, match=r"train\.batch_size is 4 there and 5 now"):
         run("train.batch_size=5", "align.outputs=elsewhere")
+    with pytest.raises(UserError, match=r"trained for 2 steps already, train\.max_steps=1 is less"):
+        run("train.max_steps=1", "align.outputs=elsewhere")
     assert not (here / "elsewhere").exists()
     with pytest.raises(UserError, match=r"align\.temperature is 0\.0 there and 0\.7 now"):
         run("align.temperature=0.7")
     with pytest.raises(UserError, match="engine is auto there and hf now"):
         run("engine=hf")
+
+
+def test_a_folder_for_results_that_cannot_be_is_known_before_the_work(here):
+    (here / "taken").write_text("")
+    with pytest.raises(OSError, match="taken"):
+        run("results=taken")
+    assert not (here / "checkpoints").exists()
 
 
 def test_a_quick_look_is_not_taken_for_the_whole(here):
@@ -172,13 +181,16 @@ def test_two_tokenizers_are_refused_before_anything_is_generated(here):
         ("align.generation_max_length=0", "at least 1"),
         ("align.shard_rows=0", "at least 1"),
         ("align.report_limit=0", "at least 1"),
-        ("align.temperature=warm", "give a number from 0"),
+        ("align.temperature=warm", "must be a number"),
         ("align.samples=null", "at least 1"),
         ("batch_size=0", "at least 1"),
         ("limit=2.5", "at least 1, or null for the whole split"),
         ("seed=-1", "^seed=-1: must be a whole number of at least 0"),
         ("engine=fast", "engine='fast' does not exist"),
         ("split=validation", "choose train"),
+        ("dtype=float16", "choose one of float32"),
+        ("bild=large_only", "choose bild=big_little"),
+        ("small.aligned=true", "choose align.init"),
         ("large.path=nowhere/large", "nowhere/large"),
     ],
 )

@@ -102,6 +102,35 @@ def test_measuring_twice_gives_the_same_figures(comparison):
     assert all(figure.difference.value == 0 for figure in found.values())
 
 
+def test_what_to_do_about_unclear_answers_is_said_once_and_only_then(capsys):
+    hint = "compare more rows (align.report_limit) or train longer"
+    report.show(figures(measured(5), measured(5), "rouge", seed=0), "title")
+    shown = capsys.readouterr().out
+    assert shown.count("did not change clearly") == len(report.VERDICTS)
+    assert shown.count(hint) == 1
+    report.show(figures(measured(5), measured(8, tokens=16, common=0.75), "rouge", seed=0), "title")
+    shown = capsys.readouterr().out
+    assert shown.count(" rose") == len(report.VERDICTS)
+    assert hint not in shown
+
+
+def test_points_have_two_digits_and_ratios_three(capsys):
+    report.show(figures(measured(5, score=9.5), measured(8, score=30.0), "rouge", seed=0), "title")
+    lines = capsys.readouterr().out.splitlines()
+    score, acceptance = (next(line for line in lines if name in line) for name in ("small alone", "accepted / drafted"))
+    assert "9.50" in score
+    assert "+20.50 to +20.50" in score
+    assert "+0.300 to +0.300" in acceptance
+
+
+def test_outputs_are_described_in_one_line():
+    summary = {"outputs": 2000, "tokens": 30_000, "empty": 0, "cut": 0}
+    assert report.described(summary, 8) == "2,000 outputs of 15.0 tokens on average"
+    one = report.described({"outputs": 1, "tokens": 8, "empty": 1, "cut": 1}, 8)
+    assert one.startswith("1 output of 8.0 tokens on average; empty: 1, kept")
+    assert one.endswith("cut at 8 tokens (align.generation_max_length): 1")
+
+
 def test_the_table_shows_every_figure_and_a_dash_for_nothing(capsys):
     report.show(figures(measured(0, drafted=0), measured(5), "rouge", seed=0), "title")
     shown = capsys.readouterr().out
