@@ -14,9 +14,12 @@ from bild import checks, processors
 from bild.decode import Decoder
 from bild.engine import make_runner
 from bild.policies.base import Policy
+from bild.prompt import prompt_of
 from bild.rows import Request
 from bild.sampling import RowStreams, Sampler
 from bild.types import DecodeOutput
+
+DEFAULT_NEW_TOKENS = 128
 
 
 @torch.no_grad()
@@ -26,7 +29,7 @@ def generate(
     input_ids: Tensor | None = None,
     *,
     policy: Policy,
-    max_new_tokens: int = 128,
+    max_new_tokens: int | None = None,
     do_sample: bool = False,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -37,21 +40,26 @@ def generate(
     stopping_criteria: StoppingCriteriaList | None = None,
     streamer: Any = None,
     engine: str = "auto",
+    decoder_input_ids: Tensor | None = None,
     **encoder_inputs: Any,
 ) -> DecodeOutput:
-    """Decode a batch with a large and a small encoder-decoder model.
+    """Decode a batch with a large and a small model, both encoder-decoders or both decoder-only.
 
-    ``input_ids`` (B, S) int64 and ``attention_mask`` (B, S), or whatever else the encoders take, by keyword. ``policy``
+    ``input_ids`` (B, S) int64 and ``attention_mask`` (B, S), or whatever else the encoders take, by keyword
+    (``input_features`` for Whisper). For decoder-only models they are the prompts, padded on the left. ``policy``
     decides who writes (``bild.BigLittle()``, ``bild.LargeOnly()``, ``bild.SmallOnly()``); a model that it does not use
-    may be None. ``max_new_tokens`` >= 1 counts written tokens, EOS included. Sampling: ``temperature`` >= 0 (0 =
-    greedy), ``top_k`` >= 1, ``top_p`` in (0, 1]; ``generator`` is one generator (which gives one seed per row) or one
-    per row. Token ids, minimum lengths and repetition fields come from ``generation_config``, and where it leaves them
-    open from the large model's own; sampling fields and the maximum length only from arguments. ``streamer`` as in
-    transformers, for a batch of one: it gets what each round settles. ``engine``: see
-    ``bild.engine.make_runner``.
+    may be None. ``max_new_tokens`` >= 1 counts written tokens, EOS included; where it is left out,
+    ``max_new_tokens`` or ``max_length`` of the given ``generation_config`` holds, and without them 128. Sampling:
+    ``temperature`` >= 0 (0 = greedy), ``top_k`` >= 1, ``top_p`` in (0, 1]; ``generator`` is one generator (which gives
+    one seed per row) or one per row. Token ids, minimum lengths and repetition fields come from ``generation_config``,
+    and where it leaves them open from the large model's own; sampling fields only from arguments. Logits processors
+    and stopping criteria see the prompt and what is written after it, as in transformers. ``streamer`` as in
+    transformers, for a batch of one: it gets what each round settles. ``engine``: see ``bild.engine.make_runner``.
+    ``decoder_input_ids`` (B, P) are an encoder-decoder's first tokens, the start token included; without them it
+    begins with the start token, and Whisper with its language and task too.
 
-    Returns a ``DecodeOutput``. Raises ValueError on bad input before any work, and at the first NaN logits, naming the
-    model and the step.
+    Returns a ``DecodeOutput``, whose sequences start with the prompt. Raises ValueError on bad input before any work,
+    and at the first NaN logits, naming the model and the step.
     """
     inputs = {name: value for name, value in encoder_inputs.items() if value is not None}
     if input_ids is not None:
@@ -67,12 +75,12 @@ def generate(
     config = _complete(generation_config, lead.generation_config)
     checks.check_generation_config(config, given_by_user=False)
     checks.check_inputs(inputs, models, config.pad_token_id)
-    batch_size = _batch_size(inputs)
-    prompt = torch.full((batch_size, 1), _decoder_start(config), dtype=torch.long, device=device)
+    prompt = prompt_of(models, config, inputs, decoder_input_ids)
+    new_tokens = _new_tokens(max_new_tokens, generation_config, prompt.shape[1])
     built = processors.from_config(
         config,
-        prompt_length=1,
-        max_length=1 + max_new_tokens,
+        prompt_length=prompt.shape[1],
+        max_length=prompt.shape[1] + new_tokens,
         eos=list(checks.as_ids(config.eos_token_id)),
         encoder_input_ids=input_ids,
         device=device,
@@ -82,7 +90,7 @@ def generate(
         dict.fromkeys(models, inputs),
         policy,
         prompt=prompt,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=new_tokens,
         config=config,
         sampler=sampler,
         generator=generator,
@@ -156,15 +164,20 @@ def _complete(given: GenerationConfig | None, own: GenerationConfig) -> Generati
     return merged
 
 
-def _batch_size(inputs: dict[str, Any]) -> int:
-    return next(len(value) for value in inputs.values() if isinstance(value, Tensor))
-
-
-def _decoder_start(config: GenerationConfig) -> int:
-    start = config.bos_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id
-    if start is None:
-        raise ValueError("generation_config has neither decoder_start_token_id nor bos_token_id; set the first of them")
-    return checks.as_ids(start)[0]
+def _new_tokens(argument: int | None, given: GenerationConfig | None, prompt_length: int) -> int:
+    """How many tokens to write at most. The model's own file has no say in it."""
+    if argument is not None:
+        return argument
+    if given is not None and given.max_new_tokens is not None:
+        return int(given.max_new_tokens)
+    if given is not None and given.max_length is not None:
+        if given.max_length <= prompt_length:
+            raise ValueError(
+                f"max_length={given.max_length} in generation_config leaves nothing to write after {prompt_length} "
+                "prompt tokens; raise it or set max_new_tokens"
+            )
+        return int(given.max_length) - prompt_length
+    return DEFAULT_NEW_TOKENS
 
 
 def _pad(config: GenerationConfig) -> int:

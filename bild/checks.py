@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from bild.policies.base import Policy
@@ -22,28 +23,67 @@ _NOT_READ = {
     "stop_strings": "pass a StopStringCriteria as stopping_criteria",
     "remove_invalid_values": "NaN logits are an error here; load the model in bfloat16 or float32",
     "max_time": "pass a MaxTimeCriteria as stopping_criteria",
+    "return_timestamps": "call large.generate(..., custom_generate=bild.custom_generate), which builds their rules",
 }
 """Fields that transformers' generate() reads and this decoder does not, and what to do instead."""
-_NEUTRAL = {"num_beams": 1, "num_return_sequences": 1, "guidance_scale": 1, "remove_invalid_values": False}
+_NEUTRAL = {
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "guidance_scale": 1,
+    "remove_invalid_values": False,
+    "return_timestamps": False,
+}
+
+
+_UNFIT = {
+    "FSMTForConditionalGeneration": "reads drafts without a causal mask",
+    "ProphetNetForConditionalGeneration": "reads one token at a time",
+    "SwitchTransformersForConditionalGeneration": "routes a token by what else is in the batch",
+    "NllbMoeForConditionalGeneration": "routes a token by what else is in the batch",
+}
+"""Models of transformers that cannot read several tokens behind a cache as they would one by one, and why."""
+_POSITION_TABLES = ("embed_positions", "position_embeddings", "wpe")
+"""What transformers' models call the embedding of their positions."""
 
 
 def check_models(large: PreTrainedModel | None, small: PreTrainedModel | None, policy: Policy) -> None:
-    """The models that the policy needs are there, are encoder-decoders in eval mode, and stand on one device."""
+    """The models that the policy needs are there, can write, are in eval mode, of one kind and on one device."""
     needed = {"large": (large, policy.uses_large), "small": (small, policy.uses_small)}
     for name, (model, is_needed) in needed.items():
         if not is_needed:
             continue
         if model is None:
             raise ValueError(f"{policy} needs a {name} model; pass {name}=...")
-        if not model.config.is_encoder_decoder:
-            raise ValueError(f"the {name} model is a {type(model).__name__}; only encoder-decoder models are supported")
+        if not model.can_generate():
+            raise ValueError(
+                f"the {name} model is a {type(model).__name__}, which writes no text; "
+                "load it with AutoModelForSeq2SeqLM, AutoModelForSpeechSeq2Seq or AutoModelForCausalLM"
+            )
+        reason = _why_unfit(model)
+        if reason is not None:
+            raise ValueError(f"the {name} model is a {type(model).__name__}, which {reason}; use another model")
         if model.training:
             raise ValueError(f"the {name} model is in training mode, so dropout would change its output; call eval()")
     if large is not None and small is not None and policy.uses_large and policy.uses_small:
         _check_pair(large, small)
 
 
+def _why_unfit(model: PreTrainedModel) -> str | None:
+    """Why a model cannot verify a draft and take it back; None if it can."""
+    if model._is_stateful:
+        return "keeps a state that cannot take back a token"
+    if "past_key_values" not in inspect.signature(type(model).forward).parameters:
+        return "keeps no cache of keys and values"
+    return _UNFIT.get(type(model).__name__)
+
+
 def _check_pair(large: PreTrainedModel, small: PreTrainedModel) -> None:
+    if large.config.is_encoder_decoder != small.config.is_encoder_decoder:
+        ours, theirs = (
+            f"{type(model).__name__} ({'encoder-decoder' if model.config.is_encoder_decoder else 'decoder-only'})"
+            for model in (large, small)
+        )
+        raise ValueError(f"the large model is a {ours}, the small one a {theirs}; a pair must be of one kind")
     if large.device != small.device:
         raise ValueError(f"the large model is on {large.device}, the small one on {small.device}; move one of them")
     for field in ("eos_token_id", "pad_token_id", "decoder_start_token_id"):
@@ -56,11 +96,13 @@ def _check_pair(large: PreTrainedModel, small: PreTrainedModel) -> None:
 
 
 def check_inputs(inputs: dict[str, Any], models: dict[str, PreTrainedModel], pad_token_id: int | None) -> None:
-    """The encoder inputs are a non-empty batch that every model can embed, and padding is masked."""
+    """The inputs are a non-empty batch that every model takes and can embed, and padding is masked."""
     if not any(isinstance(value, Tensor) for value in inputs.values()):
         raise ValueError(
             "no input: pass input_ids (B, S) as a tensor, or what the encoder takes, such as input_features"
         )
+    for name, model in models.items():
+        _check_names(inputs, name, model)
     for name, value in inputs.items():
         if isinstance(value, Tensor) and value.numel() == 0:
             raise ValueError(f"{name} is empty (shape {tuple(value.shape)}); pass at least one row and one position")
@@ -75,7 +117,7 @@ def check_inputs(inputs: dict[str, Any], models: dict[str, PreTrainedModel], pad
     if ids is not None:
         _check_ids(ids, models)
     if mask is not None:
-        _check_mask(mask, ids)
+        _check_mask(mask, ids, models)
     elif ids is not None and pad_token_id is not None and bool((ids == pad_token_id).any()):
         row = int((ids == pad_token_id).any(-1).nonzero()[0])
         raise ValueError(
@@ -83,20 +125,48 @@ def check_inputs(inputs: dict[str, Any], models: dict[str, PreTrainedModel], pad
         )
 
 
+def _check_names(inputs: dict[str, Any], name: str, model: PreTrainedModel) -> None:
+    """Every input is one that the model takes: most would swallow a misspelt one without a word."""
+    taken = ["input_ids", "attention_mask"]
+    if model.config.is_encoder_decoder:
+        # Of the class: an instance may carry a wrapper that takes anything.
+        parameters = inspect.signature(type(model.get_encoder()).forward).parameters.values()
+        taken = [one.name for one in parameters if one.kind is not one.VAR_KEYWORD and one.name != "self"]
+    foreign = sorted(inputs.keys() - set(taken))
+    kind = type(model).__name__
+    if foreign:
+        raise ValueError(f"the {name} model, a {kind}, takes no {foreign[0]}; it takes {', '.join(taken)}")
+    if not inputs.keys() & {model.main_input_name, "inputs_embeds"}:
+        raise ValueError(f"the {name} model, a {kind}, reads {model.main_input_name}, and there is none; pass it")
+
+
 def _check_ids(ids: Tensor, models: dict[str, PreTrainedModel]) -> None:
-    if ids.dim() != 2 or ids.is_floating_point() or ids.dtype == torch.bool:
-        raise ValueError(f"input_ids must be (batch, source length) token ids, got {ids.dtype} {tuple(ids.shape)}")
+    _check_tokens("input_ids", ids)
     for name, model in models.items():
-        size = int(model.get_input_embeddings().weight.shape[0])
-        if int(ids.max()) >= size or int(ids.min()) < 0:
-            wrong = int(ids.max()) if int(ids.max()) >= size else int(ids.min())
+        _check_embedded("input_ids", ids, model.get_input_embeddings().weight.shape[0], name)
+        positions = position_limit(model.get_encoder()) if model.config.is_encoder_decoder else None
+        if positions is not None and ids.shape[1] > positions:
             raise ValueError(
-                f"input_ids hold the id {wrong}, but the {name} model embeds ids 0 to {size - 1}; "
-                "use the tokenizer that belongs to the pair"
+                f"input_ids hold {ids.shape[1]} tokens a row, the {name} model's encoder has {positions} positions; "
+                "truncate them"
             )
 
 
-def _check_mask(mask: Tensor, ids: Tensor | None) -> None:
+def _check_tokens(what: str, ids: Tensor) -> None:
+    if ids.dim() != 2 or ids.is_floating_point() or ids.dtype == torch.bool:
+        raise ValueError(f"{what} must be (batch, length) token ids, got {ids.dtype} {tuple(ids.shape)}")
+
+
+def _check_embedded(what: str, ids: Tensor, size: int, name: str) -> None:
+    if int(ids.max()) >= size or int(ids.min()) < 0:
+        wrong = int(ids.max()) if int(ids.max()) >= size else int(ids.min())
+        raise ValueError(
+            f"{what} hold the id {wrong}, but the {name} model embeds ids 0 to {size - 1}; "
+            "use the tokenizer that belongs to the pair"
+        )
+
+
+def _check_mask(mask: Tensor, ids: Tensor | None, models: dict[str, PreTrainedModel]) -> None:
     if ids is not None and mask.shape != ids.shape:
         raise ValueError(f"attention_mask is {tuple(mask.shape)}, input_ids are {tuple(ids.shape)}; they must agree")
     empty = (mask == 0).all(-1)
@@ -104,20 +174,47 @@ def _check_mask(mask: Tensor, ids: Tensor | None) -> None:
         raise ValueError(
             f"attention_mask row {int(empty.nonzero()[0])} is all zeros: the source is empty; drop the row"
         )
+    ends_masked = mask[..., -1] == 0
+    if not next(iter(models.values())).config.is_encoder_decoder and bool(ends_masked.any()):
+        raise ValueError(
+            f"attention_mask row {int(ends_masked.nonzero()[0])} ends in padding, and a decoder-only model goes on "
+            "from its last position; pad on the left"
+        )
+
+
+def check_prompt(ids: Tensor, rows: int, models: dict[str, PreTrainedModel]) -> None:
+    """Given decoder tokens are as many rows as there are sources, and every model can embed them."""
+    _check_tokens("decoder_input_ids", ids)
+    if ids.numel() == 0 or len(ids) != rows:
+        raise ValueError(f"decoder_input_ids have the shape {tuple(ids.shape)}; pass one row for each of {rows} inputs")
+    for name, model in models.items():
+        if ids.device != model.device:
+            raise ValueError(f"decoder_input_ids are on {ids.device}, the models on {model.device}; move them")
+        _check_embedded("decoder_input_ids", ids, model.get_output_embeddings().weight.shape[0], name)
 
 
 def check_lengths(max_new_tokens: int, prompt_length: int, models: dict[str, PreTrainedModel]) -> None:
-    """At least one token may be written, and learned positions reach that far."""
+    """At least one token may be written, and embedded positions reach that far."""
     if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
         raise ValueError(f"max_new_tokens={max_new_tokens} must be a whole number >= 1")
     for name, model in models.items():
-        for field in ("max_position_embeddings", "max_target_positions"):
-            positions = getattr(model.config, field, None)
-            if positions is not None and prompt_length + max_new_tokens > positions:
-                raise ValueError(
-                    f"max_new_tokens={max_new_tokens} after {prompt_length} decoder tokens exceeds the {name} model's "
-                    f"{positions} positions ({field}); use at most {positions - prompt_length}"
-                )
+        positions = position_limit(model.get_decoder())
+        if positions is not None and prompt_length + max_new_tokens > positions:
+            raise ValueError(
+                f"max_new_tokens={max_new_tokens} after {prompt_length} decoder tokens exceeds the {name} model's "
+                f"{positions} positions; use at most {positions - prompt_length}"
+            )
+
+
+def position_limit(part: nn.Module) -> int | None:
+    """Positions that an encoder or decoder can tell apart; None where they are computed (rotary, relative, tables that
+    grow), so that there is no end to them."""
+    tables = [
+        module.num_embeddings - int(getattr(module, "offset", 0))
+        for name, module in part.named_modules()
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[-1] in _POSITION_TABLES
+    ]
+    return min(tables, default=None)
 
 
 def check_generation_config(config: GenerationConfig, *, given_by_user: bool) -> None:

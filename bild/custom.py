@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria
-from transformers.generation.utils import GenerateEncoderDecoderOutput
+from transformers.generation.utils import GenerateDecoderOnlyOutput, GenerateEncoderDecoderOutput
 
 from bild import checks, processors
 from bild.api import decode
@@ -29,13 +29,15 @@ def custom_generate(
     engine: str = "auto",
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     **model_kwargs: Any,
-) -> Tensor | GenerateEncoderDecoderOutput:
-    """The callable for transformers' ``generate``; ``model`` is the large one, ``input_ids`` (B, P) its decoder prompt.
+) -> Tensor | GenerateEncoderDecoderOutput | GenerateDecoderOnlyOutput:
+    """The callable for transformers' ``generate``; ``model`` is the large one, ``input_ids`` (B, P) its decoder prompt,
+    which for a decoder-only model is the whole input.
 
-    The large model's encoder output, which transformers has already computed, is used again. Sampling follows the
-    call's ``do_sample``, ``temperature``, ``top_k`` and ``top_p``. Returns (B, T) sequences, or a
-    ``GenerateEncoderDecoderOutput`` with ``return_dict_in_generate=True``. Raises ValueError on bad input, on
-    ``num_beams`` or ``num_return_sequences`` above 1 and on sampling methods other than those three.
+    The large model's encoder output, which transformers has already computed, is used again; a cache is not. Sampling
+    follows the call's ``do_sample``, ``temperature``, ``top_k`` and ``top_p``. Returns (B, T) sequences, or a
+    ``GenerateEncoderDecoderOutput`` or ``GenerateDecoderOnlyOutput`` with ``return_dict_in_generate=True``. Raises
+    ValueError on bad input, on ``num_beams`` or ``num_return_sequences`` above 1 and on sampling methods other than
+    those three.
     """
     if policy is None:
         raise ValueError("custom_generate needs policy=..., such as policy=bild.BigLittle()")
@@ -48,17 +50,12 @@ def custom_generate(
         top_p=generation_config.top_p,
     )
     checks.check_mode(policy, sampler)
-    mask = model_kwargs.get("attention_mask")
-    models: dict[str, PreTrainedModel] = {"large": model} if policy.uses_large else {}
-    inputs: dict[str, dict[str, Any]] = {
-        "large": {"encoder_outputs": model_kwargs["encoder_outputs"], "attention_mask": mask}
-    }
-    if small is not None and policy.uses_small:
-        models["small"] = small
-        inputs["small"] = {small.main_input_name: inputs_tensor}
-        if mask is not None:
-            inputs["small"]["attention_mask"] = mask
-        checks.check_inputs(inputs["small"], models, generation_config.pad_token_id)
+    candidates = {"large": model if policy.uses_large else None, "small": small if policy.uses_small else None}
+    models = {name: one for name, one in candidates.items() if one is not None}
+    inputs = _inputs(models, input_ids, inputs_tensor, model_kwargs)
+    for name, one in models.items():
+        if "encoder_outputs" not in inputs[name]:
+            checks.check_inputs(inputs[name], {name: one}, generation_config.pad_token_id)
     output = decode(
         models,
         inputs,
@@ -73,9 +70,27 @@ def custom_generate(
         streamer=None,
         engine=engine,
     )
-    if generation_config.return_dict_in_generate:
-        return GenerateEncoderDecoderOutput(sequences=output.sequences)
-    return output.sequences
+    if not generation_config.return_dict_in_generate:
+        return output.sequences
+    kind = GenerateEncoderDecoderOutput if model.config.is_encoder_decoder else GenerateDecoderOnlyOutput
+    return kind(sequences=output.sequences)
+
+
+def _inputs(
+    models: dict[str, PreTrainedModel], prompt: Tensor, source: Tensor | None, model_kwargs: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """What each runner is prefilled with, from what transformers has prepared."""
+    inputs: dict[str, dict[str, Any]] = {}
+    for name, model in models.items():
+        if not model.config.is_encoder_decoder:
+            inputs[name] = {"input_ids": prompt}
+        elif name == "large":
+            inputs[name] = {"encoder_outputs": model_kwargs["encoder_outputs"]}
+        else:
+            inputs[name] = {model.main_input_name: source}
+        if model_kwargs.get("attention_mask") is not None:
+            inputs[name]["attention_mask"] = model_kwargs["attention_mask"]
+    return inputs
 
 
 def _own_left_out(criteria: StoppingCriteriaList) -> StoppingCriteriaList:

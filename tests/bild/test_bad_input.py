@@ -7,7 +7,20 @@ import warnings
 
 import pytest
 import torch
-from transformers import BartConfig, BartForConditionalGeneration, GenerationConfig, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    FSMTConfig,
+    FSMTForConditionalGeneration,
+    GenerationConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPT2Model,
+    MambaConfig,
+    MambaForCausalLM,
+    XLNetConfig,
+    XLNetLMHeadModel,
+)
 
 import bild
 from bild.sampling import Sampler
@@ -15,6 +28,17 @@ from tests.bild.models import PAD, pair, sources, tiny_t5
 
 IDS = torch.tensor([[5, 6, 7], [8, 9, 10]])
 MASK = torch.ones_like(IDS)
+TINY_GPT = GPT2Config(vocab_size=24, n_embd=8, n_layer=1, n_head=1, bos_token_id=1, eos_token_id=1)
+UNFIT = [
+    MambaForCausalLM(MambaConfig(vocab_size=24, hidden_size=8, num_hidden_layers=1)),
+    XLNetLMHeadModel(XLNetConfig(vocab_size=24, d_model=8, n_layer=1, n_head=1, d_inner=8)),
+    FSMTForConditionalGeneration(
+        FSMTConfig(
+            langs=["en", "de"], src_vocab_size=24, tgt_vocab_size=24, d_model=8, encoder_layers=1, decoder_layers=1,
+            encoder_attention_heads=1, decoder_attention_heads=1, encoder_ffn_dim=8, decoder_ffn_dim=8,
+        )
+    ),
+]  # fmt: skip
 
 
 def go(large=None, small=None, ids=IDS, **arguments):
@@ -103,7 +127,7 @@ def test_arguments_of_a_call(arguments, message):
         (None, None, r"no input: pass input_ids \(B, S\)"),
         (torch.zeros(2, 0, dtype=torch.long), None, r"input_ids is empty \(shape \(2, 0\)\); pass at least one row"),
         (torch.zeros(0, 3, dtype=torch.long), None, r"input_ids is empty \(shape \(0, 3\)\)"),
-        (torch.tensor([5, 6, 7]), None, r"input_ids must be \(batch, source length\) token ids"),
+        (torch.tensor([5, 6, 7]), None, r"input_ids must be \(batch, length\) token ids"),
         (torch.ones(2, 3), None, "got torch.float32"),
         (torch.ones(2, 3, dtype=torch.bool), None, "got torch.bool"),
         (torch.tensor([[5, 24, 7]]), None, "id 24, but the large model embeds ids 0 to 23; use the tokenizer"),
@@ -144,12 +168,32 @@ def test_missing_models():
 
 
 @pytest.mark.usefixtures("no_work")
-def test_a_decoder_only_model():
-    gpt = GPT2LMHeadModel(GPT2Config(vocab_size=24, n_embd=8, n_layer=1, n_head=1)).eval()
-    with pytest.raises(ValueError, match="the large model is a GPT2LMHeadModel; only encoder-decoder models"):
+def test_a_pair_of_two_kinds():
+    gpt = GPT2LMHeadModel(TINY_GPT).eval()
+    with pytest.raises(ValueError, match=r"a GPT2LMHeadModel \(decoder-only\), the small one a T5.*one kind"):
         go(large=gpt)
-    with pytest.raises(ValueError, match="the small model is a GPT2LMHeadModel"):
+    with pytest.raises(ValueError, match=r"large model is a T5.* \(encoder-decoder\), the small one a GPT2LMHeadModel"):
         go(small=gpt)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            GPT2Model(TINY_GPT),
+            "the large model is a GPT2Model, which writes no text; load it with Auto",
+        ),
+        (tiny_t5(50).encoder, "the large model is a T5Stack, which writes no text"),
+        (UNFIT[0], "the large model is a MambaForCausalLM, which keeps a state that cannot take back a token"),
+        (UNFIT[1], "the large model is a XLNetLMHeadModel, which keeps no cache of keys and values"),
+        (UNFIT[2], "the large model is a FSMTForConditionalGeneration, which reads drafts without a causal mask"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
+)
+@pytest.mark.usefixtures("no_work")
+def test_models_that_cannot_verify_a_draft(model, message):
+    with pytest.raises(ValueError, match=message):
+        go(large=model.eval())
 
 
 @pytest.mark.parametrize("name", ["large", "small"])
