@@ -16,11 +16,11 @@ KEPT = ("README.md", "finetune.yaml", "align.yaml", "trainer_state.json")  # the
 
 
 def main(config: DictConfig) -> None:
+    """Write the checkpoint of ``config.from`` to the new folder ``config.to``, its weights in ``config.dtype``."""
     import torch
-    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     from pipelines.models import manifest
-    from pipelines.models.bars import hide_weight_bars
+    from pipelines.models.loading import Model, load
     from pipelines.training.final import write_final
 
     source, target = Path(config["from"]), Path(config.to)
@@ -34,11 +34,11 @@ def main(config: DictConfig) -> None:
         ) from error
     if target.exists():
         raise UserError(f"to={target} exists; give a new folder, or remove it first")
-    hide_weight_bars()
-    model = AutoModelForSeq2SeqLM.from_pretrained(source, dtype=getattr(torch, config.dtype), use_safetensors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    loaded = load(Model(name=source.name, path=str(source)), source.parent.name, "finetune")
     texts = {name: (source / name).read_text(encoding="utf-8") for name in KEPT if name in about["files"]}
     facts = {key: value for key, value in about.items() if key not in ("files", "format")}
-    write_final(target, model, AutoTokenizer.from_pretrained(source), texts, facts)
+    write_final(target, loaded.model.to(getattr(torch, config.dtype)), loaded.tokenizer, texts, facts)
     size = sum(path.stat().st_size for path in target.iterdir())
     print(f"{target}: {size / 1e6:.1f} MB in {config.dtype}")
 

@@ -148,7 +148,7 @@ def _answer(
 
 
 def _progress_line(done: int, todo: int, world: int) -> str:
-    shared = f" (process 1 of {world}; the others take as many)" if world > 1 else ""
+    shared = f" (process 1 of {world}; the others take about as many)" if world > 1 else ""
     if not todo:
         return f"nothing to generate, {counted(done, 'shard')} from before{shared}"
     before = f", {done:,} from before" if done else ""
