@@ -1,6 +1,7 @@
 """What every pipeline says in the same words, and its answers to mistakes: what, where, and what was probably meant."""
 
 import io
+import logging
 import sys
 
 import pytest
@@ -8,6 +9,12 @@ from hydra.errors import InstantiationException
 
 from pipelines import cli
 from pipelines.cli import UserError, check_whole, counted
+
+
+@pytest.fixture(autouse=True)
+def open_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra sets logging up anew for every job; a handler of absl then closes the file in which pytest keeps output."""
+    monkeypatch.setattr(logging, "shutdown", lambda handlers: None)
 
 
 @pytest.fixture
