@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from pipelines.cli import UserError, check_whole, entry
+from pipelines.cli import UserError, check_whole, counted, entry
 from pipelines.evaluation import sweep
 
 if TYPE_CHECKING:
@@ -50,14 +50,18 @@ def evaluated(config: DictConfig) -> tuple[Result, TimingLog]:
     if len(dataset) == 0:
         raise UserError(f"task={task.name}: the split {config.split!r} has no rows; choose another split")
     pair = load_pair(config, task.name)
-    sweep.say(f"task   {task.name}, {config.split} split, {len(dataset):,} examples")
+    sweep.say(f"task   {task.name}, {config.split} split, {counted(len(dataset), 'example')}")
     for role, model in pair.described.items():
         sweep.say(f"{role}  {model.note}")
     print(f"policy {results.policy_label(policy)}")
     settings = Settings(
         batch_size=config.batch_size, latency_limit=config.latency_limit, cache=Path(config.out) / "cache"
     )
-    done = evaluate(pair, task, dataset, policy, written, settings)
+    try:
+        done = evaluate(pair, task, dataset, policy, written, settings)
+    except KeyboardInterrupt:
+        print(f"stopped; texts and timings stay in {settings.cache}, and the same command continues there", flush=True)
+        raise
     described = describe_task(task, dataset, config.split, config.limit)
     contents = {"task.data_files": described["data"]}
     contents |= {f"{role}.path": model.weights for role, model in pair.described.items()}

@@ -90,7 +90,11 @@ def from_file_to_file(config: DictConfig) -> None:
     decoder = LineDecoder.load(config)
     partial = Path(f"{config.output}.partial")
     with sole_writer(partial):
-        decoded = decoder.decode_all(lines, config.batch_size, partial)
+        try:
+            decoded = decoder.decode_all(lines, config.batch_size, partial)
+        except KeyboardInterrupt:
+            print(f"stopped; finished lines stay in {partial}, and the same command continues there", flush=True)
+            raise
         write_text("".join(f"{line}\n" for line in decoded), Path(config.output))
         shutil.rmtree(partial)
     print(f"wrote {counted(len(decoded), 'line')} to {config.output}")

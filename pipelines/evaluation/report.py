@@ -156,7 +156,7 @@ def _facts(result: Result) -> list[tuple[str, str]]:
     task, run, models = content["task"], content["run"], content["models"]
     limit = "" if task["limit"] is None else f" (limit={task['limit']})"
     return [
-        ("task", f"{task['name']}, {task['split']} split, {task['examples']:,} examples{limit}"),
+        ("task", f"{task['name']}, {task['split']} split, {counted(task['examples'], 'example')}{limit}"),
         *((role, _model_fact(model)) for role, model in models.items()),
         ("timed", _timing_fact(run, models["large"]["dtype"])),
         ("machine", _machine_fact(provenance["machine"], run["device"])),

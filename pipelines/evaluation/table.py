@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from statistics import median_low
 from typing import Any
 
+from pipelines.cli import counted
 from pipelines.decoding.scoring import HEADLINE
 from pipelines.evaluation.measures import acceptance
 from pipelines.evaluation.results import Result
@@ -132,7 +133,7 @@ def print_tables(results: Sequence[Result]) -> None:
         console.width = max(console.width, PIPE_WIDTH)
     for group in groups(results):
         task = group[0].content["task"]
-        titles = (f"{task['name']}, {task['split']}, {task['examples']} examples", "how it came about")
+        titles = (f"{task['name']}, {task['split']}, {counted(task['examples'], 'example')}", "how it came about")
         for title, columns in zip(titles, (main_columns(task["metric"]), detail_columns()), strict=True):
             table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
             for column in columns:

@@ -77,7 +77,7 @@ def test_sampling_is_the_same_through_pipes_and_files(overrides, source, tmp_pat
     assert capsys.readouterr().out == (tmp_path / "out.txt").read_text()
 
 
-def test_a_killed_run_goes_on(overrides, source, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on(overrides, source, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(decode, "CHUNK", 2)
     real, calls = bild.generate, []
 
@@ -92,6 +92,7 @@ def test_a_killed_run_goes_on(overrides, source, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         generated(*overrides, f"input={source}", f"output={out}")
     assert not out.exists()
+    assert f"stopped; finished lines stay in {out}.partial, and the same command" in capsys.readouterr().err
     calls.clear()
     monkeypatch.setattr(bild, "generate", lambda *a, **k: calls.append(len(a[2])) or real(*a, **k))
     generated(*overrides, f"input={source}", f"output={out}")

@@ -94,6 +94,7 @@ def test_an_interrupted_sweep_goes_on(swept, tmp_path, monkeypatch):
     monkeypatch.setattr(latency, "_time", interrupted)
     status, lines, _ = swept("bild.rollback=0.5,4")
     assert status == 130
+    assert lines[-1].startswith("stopped; texts and timings stay in ")
     assert names(tmp_path) == ["0.5"]
     assert not any("large alone" in line for line in lines)
     timed.clear()
