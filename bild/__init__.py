@@ -5,6 +5,7 @@
 
 from bild.api import generate
 from bild.custom import custom_generate
+from bild.many import generate_many
 from bild.policies.big_little import BigLittle
 from bild.policies.single import LargeOnly, SmallOnly
 from bild.trace import write_json_lines
@@ -21,5 +22,6 @@ __all__ = [
     "TokenTrace",
     "custom_generate",
     "generate",
+    "generate_many",
     "write_json_lines",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel,
 from bild import checks, processors
 from bild.decode import Decoder
 from bild.engine import make_runner
+from bild.engine.runner import Runner
+from bild.engine.shortlist import listed_ids
 from bild.policies.base import Policy
 from bild.prompt import prompt_of
 from bild.rows import Request
@@ -20,6 +23,27 @@ from bild.sampling import RowStreams, Sampler
 from bild.types import DecodeOutput
 
 DEFAULT_NEW_TOKENS = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A call of ``generate`` whose arguments have been checked and completed."""
+
+    models: dict[str, PreTrainedModel]
+    """those that take part, "large" first"""
+    inputs: dict[str, dict[str, Any]]
+    """what each of them is prefilled with"""
+    policy: Policy
+    prompt: Tensor
+    """(B, P) int64 decoder start tokens, or prompts"""
+    max_new_tokens: int
+    config: GenerationConfig
+    sampler: Sampler
+    generator: torch.Generator | Sequence[torch.Generator] | None
+    logits_processor: LogitsProcessorList
+    stopping_criteria: StoppingCriteriaList | None
+    shortlist: Sequence[int] | None
+    engine: str
 
 
 @torch.no_grad()
@@ -39,6 +63,7 @@ def generate(
     logits_processor: LogitsProcessorList | None = None,
     stopping_criteria: StoppingCriteriaList | None = None,
     streamer: Any = None,
+    shortlist: Sequence[int] | None = None,
     engine: str = "auto",
     decoder_input_ids: Tensor | None = None,
     **encoder_inputs: Any,
@@ -54,13 +79,60 @@ def generate(
     one seed per row) or one per row. Token ids, minimum lengths and repetition fields come from ``generation_config``,
     and where it leaves them open from the large model's own; sampling fields only from arguments. Logits processors
     and stopping criteria see the prompt and what is written after it, as in transformers. ``streamer`` as in
-    transformers, for a batch of one: it gets what each round settles. ``engine``: see ``bild.engine.make_runner``.
+    transformers, for a batch of one: it gets what each round settles. ``shortlist``: the only token ids that the small
+    model may draft, EOS always among them; its distribution is then the softmax over these, and its head costs as much
+    less. ``engine``: see ``bild.engine.make_runner``.
     ``decoder_input_ids`` (B, P) are an encoder-decoder's first tokens, the start token included; without them it
     begins with the start token, and Whisper with its language and task too.
 
     Returns a ``DecodeOutput``, whose sequences start with the prompt. Raises ValueError on bad input before any work,
     and at the first NaN logits, naming the model and the step.
     """
+    return decode(
+        resolve(
+            large,
+            small,
+            input_ids,
+            policy=policy,
+            max_new_tokens=max_new_tokens,
+            do_sample=do_sample,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            generator=generator,
+            generation_config=generation_config,
+            logits_processor=logits_processor,
+            stopping_criteria=stopping_criteria,
+            shortlist=shortlist,
+            engine=engine,
+            decoder_input_ids=decoder_input_ids,
+            **encoder_inputs,
+        ),
+        streamer,
+    )
+
+
+def resolve(
+    large: PreTrainedModel | None,
+    small: PreTrainedModel | None,
+    input_ids: Tensor | None = None,
+    *,
+    policy: Policy,
+    max_new_tokens: int | None = None,
+    do_sample: bool = False,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    generation_config: GenerationConfig | None = None,
+    logits_processor: LogitsProcessorList | None = None,
+    stopping_criteria: StoppingCriteriaList | None = None,
+    shortlist: Sequence[int] | None = None,
+    engine: str = "auto",
+    decoder_input_ids: Tensor | None = None,
+    **encoder_inputs: Any,
+) -> Call:
+    """The arguments of ``generate``, checked and completed, before any work."""
     inputs = {name: value for name, value in encoder_inputs.items() if value is not None}
     if input_ids is not None:
         inputs["input_ids"] = input_ids
@@ -85,10 +157,10 @@ def generate(
         encoder_input_ids=input_ids,
         device=device,
     )
-    return decode(
-        models,
-        dict.fromkeys(models, inputs),
-        policy,
+    return Call(
+        models=models,
+        inputs=dict.fromkeys(models, inputs),
+        policy=policy,
         prompt=prompt,
         max_new_tokens=new_tokens,
         config=config,
@@ -96,53 +168,47 @@ def generate(
         generator=generator,
         logits_processor=built if logits_processor is None else processors.merge(built, logits_processor),
         stopping_criteria=stopping_criteria,
-        streamer=streamer,
+        shortlist=shortlist,
         engine=engine,
     )
 
 
-def decode(
-    models: dict[str, PreTrainedModel],
-    inputs: dict[str, dict[str, Any]],
-    policy: Policy,
-    *,
-    prompt: Tensor,
-    max_new_tokens: int,
-    config: GenerationConfig,
-    sampler: Sampler,
-    generator: torch.Generator | Sequence[torch.Generator] | None,
-    logits_processor: LogitsProcessorList,
-    stopping_criteria: StoppingCriteriaList | None,
-    streamer: Any,
-    engine: str,
-) -> DecodeOutput:
-    """Prefill the models that take part ("large", "small") and run the loop on (B, P) ``prompt`` tokens."""
-    checks.check_lengths(max_new_tokens, prompt.shape[1], models)
-    if streamer is not None and len(prompt) > 1:
-        raise ValueError(f"a streamer shows one row, the batch holds {len(prompt)}; decode the rows one by one")
-    max_length = prompt.shape[1] + max_new_tokens
-    runners = {name: make_runner(model, engine, max_length) for name, model in models.items()}
-    request = Request(
-        prompt=prompt,
-        max_new_tokens=max_new_tokens,
-        eos_token_ids=checks.as_ids(config.eos_token_id),
-        pad_token_id=_pad(config),
-        sampler=sampler,
-        streams=None if sampler.greedy else RowStreams.of(generator, len(prompt), prompt.device),
-        processors=logits_processor,
-        stopping_criteria=StoppingCriteriaList()
-        if stopping_criteria is None
-        else StoppingCriteriaList(stopping_criteria),
-        on_settled=None if streamer is None else _put_into(streamer),
-    )
-    for name, runner in runners.items():
-        runner.prefill(**inputs[name])
-    if streamer is not None:
-        streamer.put(prompt.cpu())
-    sequences, recorder = Decoder(runners.get("large"), runners.get("small"), policy, request).run()
+def decode(call: Call, streamer: Any = None) -> DecodeOutput:
+    """Run the loop to the end of every row."""
+    if streamer is not None and len(call.prompt) > 1:
+        raise ValueError(f"a streamer shows one row, the batch holds {len(call.prompt)}; decode the rows one by one")
+    decoder, _ = begin(call, streamer)
+    sequences, recorder = decoder.run()
     if streamer is not None:
         streamer.end()
     return DecodeOutput(sequences=sequences, stats=recorder.stats(), trace=recorder.traces())
+
+
+def begin(call: Call, streamer: Any = None) -> tuple[Decoder, dict[str, Runner]]:
+    """Prefill the models that take part. Returns the loop, ready to run, and their runners."""
+    prompt, eos = call.prompt, checks.as_ids(call.config.eos_token_id)
+    checks.check_lengths(call.max_new_tokens, prompt.shape[1], call.models)
+    length = prompt.shape[1] + call.max_new_tokens
+    listed = {} if call.shortlist is None else {"small": listed_ids(call.shortlist, eos, call.models)}
+    runners = {name: make_runner(model, call.engine, length, listed.get(name)) for name, model in call.models.items()}
+    request = Request(
+        prompt=prompt,
+        max_new_tokens=call.max_new_tokens,
+        eos_token_ids=eos,
+        pad_token_id=_pad(call.config),
+        sampler=call.sampler,
+        streams=None if call.sampler.greedy else RowStreams.of(call.generator, len(prompt), prompt.device),
+        processors=call.logits_processor,
+        stopping_criteria=StoppingCriteriaList()
+        if call.stopping_criteria is None
+        else StoppingCriteriaList(call.stopping_criteria),
+        on_settled=None if streamer is None else _put_into(streamer),
+    )
+    for name, runner in runners.items():
+        runner.prefill(**call.inputs[name])
+    if streamer is not None:
+        streamer.put(prompt.cpu())
+    return Decoder(runners.get("large"), runners.get("small"), call.policy, request), runners
 
 
 def _models_in_use(

@@ -225,7 +225,7 @@ def check_generation_config(config: GenerationConfig, *, given_by_user: bool) ->
         message = f"{field}={getattr(config, field)} in generation_config"
         if given_by_user:
             raise ValueError(f"{message} is not supported: {remedy}")
-        warnings.warn(f"{message} of the model is ignored: {remedy}", stacklevel=4)
+        warnings.warn(f"{message} of the model is ignored: {remedy}", stacklevel=5)
 
 
 def check_one_sequence(config: GenerationConfig) -> None:

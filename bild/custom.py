@@ -12,7 +12,7 @@ from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengt
 from transformers.generation.utils import GenerateDecoderOnlyOutput, GenerateEncoderDecoderOutput
 
 from bild import checks, processors
-from bild.api import decode
+from bild.api import Call, decode
 from bild.policies.base import Policy
 from bild.sampling import Sampler
 
@@ -57,18 +57,20 @@ def custom_generate(
         if "encoder_outputs" not in inputs[name]:
             checks.check_inputs(inputs[name], {name: one}, generation_config.pad_token_id)
     output = decode(
-        models,
-        inputs,
-        policy,
-        prompt=input_ids,
-        max_new_tokens=int(generation_config.max_length) - input_ids.shape[1],
-        config=generation_config,
-        sampler=sampler,
-        generator=generator,
-        logits_processor=processors.split_off_warpers(logits_processor),
-        stopping_criteria=_own_left_out(stopping_criteria),
-        streamer=None,
-        engine=engine,
+        Call(
+            models=models,
+            inputs=inputs,
+            policy=policy,
+            prompt=input_ids,
+            max_new_tokens=int(generation_config.max_length) - input_ids.shape[1],
+            config=generation_config,
+            sampler=sampler,
+            generator=generator,
+            logits_processor=processors.split_off_warpers(logits_processor),
+            stopping_criteria=_own_left_out(stopping_criteria),
+            shortlist=None,
+            engine=engine,
+        )
     )
     if not generation_config.return_dict_in_generate:
         return output.sequences

@@ -61,6 +61,7 @@ class Decoder:
         self._device = request.prompt.device
         self._rows = Rows(request)
         self._recorder = Recorder(len(request.prompt))
+        self._names = list(range(len(request.prompt)))  # of the rows, for messages
         self._skip_draft = [policy.large_first] * len(request.prompt)
         self._draft_width = request.max_new_tokens if policy.max_draft is None else policy.max_draft
 
@@ -89,8 +90,10 @@ class Decoder:
         stats, trace = self._recorder.take(row)
         return DecodeOutput(torch.tensor([self._rows.tokens[row]], device=self._device), [stats], [trace])
 
-    def reopen(self, row: int, generator: torch.Generator | None) -> None:
-        """Begin anew in a row that has been taken, and whose runners have been restarted on its new source."""
+    def reopen(self, row: int, name: int, generator: torch.Generator | None) -> None:
+        """Begin anew in a row that has been taken, and whose runners have been restarted on a new source. ``name`` is
+        the number that messages call it by."""
+        self._names[row] = name
         self._rows.tokens[row] = self._request.prompt[row].tolist()
         self._rows.is_open[row] = True
         self._skip_draft[row] = self._policy.large_first
@@ -288,11 +291,12 @@ class Decoder:
         for row, (sure, counted) in enumerate(zip(confidence, positions, strict=True)):
             if all(number == number for number in sure[:counted]):
                 continue
-            where = f"in row {row} after {self._rows.lengths[row] - self._request.prompt.shape[1]} written tokens"
+            written = self._rows.lengths[row] - self._request.prompt.shape[1]
+            place = f"in row {self._names[row]} after {written} written tokens"
             raw = scores.raw[row, :counted]
             if bool((raw.isnan() | (raw == torch.inf)).any()):
                 raise ValueError(
-                    f"the {name} model's logits are NaN or infinite {where}; "
+                    f"the {name} model's logits are NaN or infinite {place}; "
                     "check its weights and dtype (float16 overflows in most T5 models: use bfloat16 or float32)"
                 )
-            raise ValueError(f"no token is left for the {name} model {where}: the logits processors forbid all of them")
+            raise ValueError(f"no token is left for the {name} model {place}: the logits processors forbid all of them")

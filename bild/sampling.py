@@ -84,7 +84,7 @@ class RowStreams:
     """One stream of random numbers per row, so that a row's numbers do not depend on its neighbours."""
 
     def __init__(self, generators: Sequence[torch.Generator]) -> None:
-        self._generators = list(generators)
+        self.generators = list(generators)
 
     @classmethod
     def of(
@@ -108,7 +108,7 @@ class RowStreams:
 
     def replace(self, row: int, generator: torch.Generator) -> None:
         """Give a row another stream."""
-        self._generators[row] = generator
+        self.generators[row] = generator
 
     def draw(self, n: int, where: Sequence[bool]) -> Tensor:
         """(B, n) float32 in [0, 1): the next n numbers of the B rows whose flag is set, and zeros. The streams of the
@@ -118,6 +118,6 @@ class RowStreams:
                 torch.rand(n, generator=generator, device=generator.device)
                 if drawing
                 else torch.zeros(n, device=generator.device)
-                for generator, drawing in zip(self._generators, where, strict=True)
+                for generator, drawing in zip(self.generators, where, strict=True)
             ]
         )

@@ -6,28 +6,31 @@ them is the softmax over the list.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from bild.engine.runner import Runner
 
 
-def shortlist(token_ids: Iterable[int], special_ids: Iterable[int], vocab_size: int) -> Tensor:
-    """The (V',) ids to keep, ascending, special ones always among them.
+def listed_ids(shortlist: Sequence[int], eos: Iterable[int], models: Mapping[str, PreTrainedModel]) -> Tensor:
+    """The (V',) ids to keep, ascending, on the models' device; EOS is always among them.
 
     Raises:
-        ValueError: none is given, or one is outside 0 .. ``vocab_size`` - 1.
+        ValueError: the list is empty, or holds an id that one of the models does not know.
     """
-    ids = sorted({*token_ids, *special_ids})
-    if not ids:
-        raise ValueError("the shortlist is empty; give the token ids that the small model may draft")
-    if ids[0] < 0 or ids[-1] >= vocab_size:
-        wrong = ids[0] if ids[0] < 0 else ids[-1]
-        raise ValueError(f"the shortlist holds the id {wrong}, but ids go from 0 to {vocab_size - 1}")
-    return torch.tensor(ids)
+    if not shortlist:
+        raise ValueError("the shortlist is empty; give the token ids that the small model may draft, or None for all")
+    ids = sorted({*map(int, shortlist), *eos})
+    for name, model in models.items():
+        size = int(model.get_output_embeddings().weight.shape[0])
+        if ids[0] < 0 or ids[-1] >= size:
+            wrong = ids[0] if ids[0] < 0 else ids[-1]
+            raise ValueError(f"the shortlist holds the id {wrong}, but those of the {name} model are 0 to {size - 1}")
+    return torch.tensor(ids, device=next(iter(models.values())).device)
 
 
 class ShortlistRunner:

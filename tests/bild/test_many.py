@@ -1,0 +1,129 @@
+"""Continuous batches: every text is the one that it would be alone, whatever stands beside it and whenever it came."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import GenerationConfig
+
+import bild
+from tests.bild.models import pair, sources
+
+POLICIES = [
+    bild.BigLittle(fallback=0.5, rollback=1.0, draft_length=4),
+    bild.BigLittle(rule="authors", fallback=0.5, rollback=1.0, draft_length=4),
+    bild.LargeOnly(),
+    bild.SmallOnly(),
+]
+LENGTHS = [4, 9, 1, 6, 6, 2, 12, 3, 5, 8, 1]
+
+
+def rows(seed: int, lengths=LENGTHS) -> list[list[int]]:
+    ids, mask = sources(seed, lengths)
+    return [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
+
+
+def alone(row, policy, **keywords):
+    large, small = pair(3)
+    return bild.generate(large, small, torch.tensor([row]), policy=policy, max_new_tokens=12, **keywords)
+
+
+@pytest.mark.parametrize("engine", ["static", "hf"])
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_every_text_is_the_one_that_it_is_alone(policy, engine):
+    inputs = rows(3)
+    together = list(bild.generate_many(*pair(3), inputs, policy=policy, batch_size=3, max_new_tokens=12, engine=engine))
+    assert [index for index, _ in together] == list(range(len(inputs)))
+    for (_, out), row in zip(together, inputs, strict=True):
+        expected = alone(row, policy, engine=engine)
+        assert out.sequences.equal(expected.sequences)
+        assert out.stats == expected.stats
+        assert [[t.reason for t in trace] for trace in out.trace] == [
+            [t.reason for t in trace] for trace in expected.trace
+        ]
+
+
+@settings(deadline=None, max_examples=15, derandomize=True)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(1, 5), st.integers(0, 99), st.booleans())
+def test_sampled_texts_do_not_depend_on_the_batch(lengths, batch_size, seed, ordered):
+    inputs = rows(seed, lengths)
+    keywords = {"policy": POLICIES[0], "max_new_tokens": 8, "do_sample": True, "ordered": ordered}
+    outs = [
+        dict(
+            bild.generate_many(
+                *pair(3), inputs, batch_size=size, generator=torch.Generator().manual_seed(seed), **keywords
+            )
+        )
+        for size in (batch_size, len(inputs))
+    ]
+    assert outs[0].keys() == outs[1].keys() == set(range(len(inputs)))
+    assert all(outs[0][index].sequences.equal(outs[1][index].sequences) for index in outs[0])
+
+
+def test_sampling_is_that_of_one_batch():
+    ids, mask = sources(3, LENGTHS)
+    keywords = {"policy": POLICIES[0], "max_new_tokens": 8, "do_sample": True}
+    batch = bild.generate(*pair(3), ids, attention_mask=mask, generator=torch.Generator().manual_seed(1), **keywords)
+    many = bild.generate_many(*pair(3), rows(3), batch_size=2, generator=torch.Generator().manual_seed(1), **keywords)
+    for index, out in many:
+        tokens = out.stats[0].tokens
+        assert batch.stats[index].tokens == tokens
+        assert out.sequences[0].equal(batch.sequences[index, : 1 + tokens])
+
+
+def test_places_are_filled_as_they_fall_free_and_nothing_is_read_ahead():
+    read = []
+
+    def inputs():
+        for index, row in enumerate(rows(3)):
+            read.append(index)
+            yield row
+
+    many = bild.generate_many(*pair(3), inputs(), policy=POLICIES[0], batch_size=3, ordered=False, max_new_tokens=12)
+    assert read == []
+    finished = 0
+    for _ in many:
+        finished += 1
+        assert len(read) <= 3 + finished + 2  # rows that end in one round are refilled together
+    assert finished == len(LENGTHS)
+
+
+def test_what_tokenizers_give_is_an_input_too():
+    large, small = pair(3)
+    ids, mask = sources(3, [5, 2])
+    given_as_mappings = [{"input_ids": ids[row : row + 1], "attention_mask": mask[row : row + 1]} for row in (0, 1)]
+    outs = [
+        [out.sequences.tolist() for _, out in bild.generate_many(large, small, inputs, policy=POLICIES[0])]
+        for inputs in (given_as_mappings, rows(3, [5, 2]), map(torch.tensor, rows(3, [5, 2])))
+    ]
+    assert outs[0] == outs[1] == outs[2]
+
+
+def test_no_input_gives_nothing():
+    assert list(bild.generate_many(*pair(3), [], policy=POLICIES[0])) == []
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"batch_size": 0}, "batch_size=0 must be a whole number >= 1"),
+        ({"generator": [torch.Generator()]}, "generate_many takes one generator"),
+        (
+            {"generation_config": GenerationConfig(encoder_no_repeat_ngram_size=2)},
+            "encoder_no_repeat_ngram_size looks at a batch's first sources only",
+        ),
+    ],
+)
+def test_bad_arguments(keywords, message):
+    with pytest.raises(ValueError, match=message):
+        next(bild.generate_many(*pair(3), rows(3), policy=POLICIES[0], **keywords))
+
+
+@pytest.mark.parametrize("wrong", [[], [[1, 2]], [5, 99]], ids=["empty", "nested", "unknown id"])
+def test_a_bad_input_is_found_when_its_turn_comes(wrong):
+    inputs = itertools.chain(rows(3)[:4], [wrong])
+    many = bild.generate_many(*pair(3), inputs, policy=POLICIES[0], batch_size=2, max_new_tokens=4)
+    with pytest.raises(ValueError, match=r"input 4 must be the token ids|input_ids hold the id 99"):
+        list(many)
