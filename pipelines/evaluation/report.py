@@ -104,7 +104,7 @@ def _section(group: Sequence[Result]) -> dict[str, Any]:
     shown = shown_result(group)
     rows = read_rows(shown)
     task = shown.content["task"]
-    several = len({result.path for result in group}) > 1
+    several = len(group) > 1
     shown_lines = table.lines(group)
     return {
         "task": task,
@@ -168,7 +168,7 @@ def _facts(result: Result) -> list[tuple[str, str]]:
 
 def _timing_fact(run: dict[str, Any], dtype: str) -> str:
     timed = f"{counted(run['timed_examples'], 'example')}, one at a time, {dtype} on {run['device']}"
-    # Results of other releases do not tell.
+    # Older results do not tell.
     processes = run.get("timing_processes", 1)
     return timed if processes == 1 else f"{timed}, by {processes} processes, one after the other: it was interrupted"
 

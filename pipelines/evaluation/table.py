@@ -164,7 +164,7 @@ def speedup(interval: dict[str, float], is_unit: bool) -> str:
 
 
 def _accepted(entry: dict[str, Any]) -> str:
-    # From the counts: results of other releases may hold 1 where nobody has checked.
+    # From the counts: older results hold 1 where nobody has checked.
     return percent(acceptance(entry["counts"]))
 
 
