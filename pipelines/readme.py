@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.cli import one_line
+from pipelines.cli import counted, one_line
 from pipelines.files import write_text
 
 README = Path("README.md")
+DETAILS = ("speedup, decoder", "accepted", "tokens per large step")
 BLOCK = re.compile(r"(<!-- results: (?P<paths>.+?) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 
@@ -42,7 +43,8 @@ def markdown(paths: Sequence[Path]) -> str:
     from pipelines.evaluation import results, table
 
     found = results.find(paths)
-    columns = [*table.main_columns(found[0].content["task"]["metric"]), *table.detail_columns()[3:6]]
+    details = [column for column in table.detail_columns() if column.title in DETAILS]
+    columns = [*table.main_columns(found[0].content["task"]["metric"]), *details]
     rows = [[column.title for column in columns], ["---", *["---:"] * (len(columns) - 1)]]
     rows += [[column.read(line.entry) for column in columns] for line in table.lines(found)]
     body = "".join(f"| {' | '.join(row)} |\n" for row in rows)
@@ -55,16 +57,21 @@ def alignment_table(content: dict[str, Any]) -> str:
     for figure in content["figures"].values():
         change = figure["difference"]
         rows += (
-            f"| {figure['label']} | {figure['before']:.3f} | {figure['after']:.3f} | {change['value']:+.3f} | "
-            f"{change['low']:+.3f} to {change['high']:+.3f} |\n"
+            f"| {figure['label']} | {_number(figure['before'])} | {_number(figure['after'])} | "
+            f"{_number(change['value'], '+')} | {_number(change['low'], '+')} to {_number(change['high'], '+')} |\n"
         )
     return rows
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    """Null is where there was nothing to divide by."""
+    return "–" if value is None else f"{value:{sign}.3f}"
 
 
 def _provenance(content: dict[str, Any]) -> str:
     task, run, provenance = content["task"], content["run"], content["provenance"]
     machine, versions = provenance["machine"], provenance["versions"]
-    where = f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads"
+    where = f"{machine['processor']}, {counted(machine['cores'], 'core')}, {counted(machine['threads'], 'thread')}"
     return (
         f"{task['name']} {task['split']}, {task['examples']} examples ({run['timed_examples']} timed, batch 1, both "
         f"encoders included); {where}; torch {versions['torch']}, transformers {versions['transformers']}; "

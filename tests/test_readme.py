@@ -12,7 +12,7 @@ import torch
 from hydra.utils import instantiate
 
 from pipelines.models.loading import load
-from pipelines.readme import with_tables
+from pipelines.readme import alignment_table, with_tables
 from tests.conf import ROOT, composed
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -89,6 +89,12 @@ def test_tables_are_those_of_the_results(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(ROOT)
     assert with_tables(TEXT) == TEXT, "run `python -m pipelines.readme`"
     assert "<!-- results: " in TEXT
+
+
+def test_a_figure_without_a_value_is_a_dash() -> None:
+    nothing = {"value": None, "low": None, "high": None}
+    figure = {"label": "acceptance", "before": None, "after": 0.5, "difference": nothing}
+    assert alignment_table({"figures": {"acceptance": figure}}).endswith("| acceptance | – | 0.500 | – | – to – |\n")
 
 
 def test_every_path_in_the_tree_exists() -> None:

@@ -44,7 +44,7 @@ class ChunkStore:
     def read(self, chunk: int, rows: Sequence[int]) -> list[DecodedRow] | None:
         """The finished rows of a chunk in the order of ``rows`` (indices of examples), or None if it is not there.
 
-        A file of other rows (written with another batch size) or one that cannot be read counts as not there.
+        A file of other rows, or one that cannot be read, counts as not there.
         """
         path = self._path(chunk)
         if not path.exists():

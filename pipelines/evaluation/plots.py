@@ -88,7 +88,7 @@ def latency_distribution(milliseconds: dict[str, Sequence[float]]) -> str:
         # The golden ratio spreads neighbours apart without randomness.
         spread = [height + 0.3 * ((index * 0.618) % 1 - 0.5) for index in range(len(one))]
         axes.plot(one, spread, ".", color=SERIES[0], markersize=4, alpha=0.6)
-    lines_ = {"color": INK, "linewidth": 1.1}
+    stroke = {"color": INK, "linewidth": 1.1}
     axes.boxplot(
         values,
         orientation="horizontal",
@@ -96,9 +96,9 @@ def latency_distribution(milliseconds: dict[str, Sequence[float]]) -> str:
         widths=0.5,
         showfliers=False,
         tick_labels=names,
-        boxprops=lines_,
-        whiskerprops=lines_,
-        capprops=lines_,
+        boxprops=stroke,
+        whiskerprops=stroke,
+        capprops=stroke,
         medianprops={"color": INK, "linewidth": 2.4},
     )
     axes.set_xlim(left=0)

@@ -11,6 +11,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -150,22 +151,28 @@ def shown_path(path: Path) -> str:
 
 
 def find(paths: Sequence[Path]) -> list[Result]:
-    """The results among files and folders (not deeper), those of a folder sorted by name.
+    """The results among files and folders (not deeper), each once, those of a folder sorted by name.
 
     Raises:
         UserError: nothing there, or no result in a folder.
     """
-    found: list[Result] = []
+    found: dict[Path, Result] = {}
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: does not exist; give a result's JSON file or a folder of them")
-        if not path.is_dir():
-            found.append(read(path))
-            continue
-        inside = [read(file) for file in sorted(path.glob("*.json")) if _is_result(file)]
-        if not inside:
-            raise UserError(f"{path}: holds no evaluation; give the folder of a task, or evaluate first")
-        found += inside
+        inside = _in_folder(path) if path.is_dir() else [read(path)]
+        found |= {result.path.resolve(): result for result in inside}
+    return list(found.values())
+
+
+def _in_folder(folder: Path) -> list[Result]:
+    """A folder may hold other reports too, such as those of alignments."""
+    found = []
+    for file in sorted(folder.glob("*.json")):
+        with suppress(OtherKindError):
+            found.append(read(file))
+    if not found:
+        raise UserError(f"{folder}: holds no evaluation; give the folder of a task, or evaluate first")
     return found
 
 
@@ -244,15 +251,6 @@ class Pieces:
 
     def _decode(self, tokens: list[int]) -> str:
         return self._tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
-
-
-def _is_result(path: Path) -> bool:
-    """A folder may hold other reports too, such as those of alignments."""
-    try:
-        read(path)
-    except OtherKindError:
-        return False
-    return True
 
 
 def _telling_fields(policy: object) -> list[tuple[str, str]]:

@@ -78,8 +78,7 @@ def conclude(folder: Path) -> None:
     outcomes = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     done = [outcome for outcome in outcomes if outcome["result"] is not None]
     if done:
-        # Two jobs that resolve to the same configuration have written the same result.
-        found = results.find([Path(path) for path in dict.fromkeys(outcome["result"] for outcome in done)])
+        found = results.find([Path(outcome["result"]) for outcome in done])
         table.print_tables(found)
         print(shown_path(report.write_report(found, report.sweep_path(found))))
         for outcome in done:

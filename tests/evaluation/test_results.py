@@ -79,7 +79,7 @@ def test_files_are_read_back_as_written(sweep):
 
 # Dictionaries whose keys are data, or are documented where they come from.
 DATA = ("config", "versions", "scores", "written_by", "policy")
-PUBLISHED = sorted((DOCUMENT.parent / "published").glob("*/*.json"))
+PUBLISHED = sorted((DOCUMENT.parent / "published").rglob("*.json"))
 
 
 def keys(value, path=""):
@@ -95,8 +95,8 @@ def keys(value, path=""):
 def documented(kind: str) -> set[str]:
     """The words in backticks of the document's sections on one kind of file, and on both."""
     sections = dict(section.split("\n", 1) for section in DOCUMENT.read_text().split("\n## ")[1:])
-    text = sections["What both JSON files hold"] + sections[f"The JSON file of an {kind}"]
-    return set(re.findall(r"`([^`]+)`", text))
+    own = next(text for title, text in sections.items() if re.fullmatch(f"The JSON file of an? {kind}", title))
+    return set(re.findall(r"`([^`]+)`", sections["What both JSON files hold"] + own))
 
 
 def undocumented(content) -> list[str]:
@@ -144,6 +144,13 @@ def test_what_is_not_a_result_is_refused_by_name(tmp_path, text, message):
     with pytest.raises(UserError, match=message) as error:
         results.find([path])
     assert "x.json" in str(error.value)
+
+
+def test_a_result_that_is_given_twice_is_found_once(sweep, monkeypatch):
+    folder = sweep[0].path.parent
+    monkeypatch.chdir(folder)
+    found = results.find([Path(sweep[1].path.name), folder, sweep[0].path])
+    assert sorted(result.path.name for result in found) == sorted(result.path.name for result in sweep)
 
 
 def test_an_empty_folder_and_a_missing_one_are_refused(tmp_path):
