@@ -16,7 +16,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[pipelines,dev]"
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[pipelines,bench,dev]"
 	@touch $@
 
 # The whole method on a built-in task: the four commands that you would type for your own.

@@ -95,7 +95,7 @@ def test_the_wheel_contains_bild_alone(tmp_path: Path) -> None:
 def test_every_requirement_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    requirements = [*project["dependencies"], *extras["pipelines"], *extras["dev"]]
+    requirements = [*project["dependencies"], *extras["pipelines"], *extras["bench"], *extras["dev"]]
     names = {requirement.split(">")[0].strip().lower().replace("_", "-") for requirement in requirements}
     pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert names <= {pin.split("==")[0].lower().replace("_", "-") for pin in pins}

@@ -1,0 +1,167 @@
+"""Every mode from the command line: what it writes is what results/README.md describes, and bad input is one line."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import latency
+from benchmarks.machine import read_bandwidth
+from tests.benchmarks.conftest import COMMANDS, ENGINES, PAIR, QUICK, ROOT, SHAPE
+
+
+def keys(value) -> set[str]:
+    """All names in a result, but those of the command's own options and of things named by users."""
+    if isinstance(value, dict):
+        own = {name for name in value if not re.search(r"[ ,+]", name)}
+        free = ("config", "versions", "shape", "inflated_from", "shapes")
+        return own | {key for name, one in value.items() if name not in free for key in keys(one)}
+    return {key for one in value for key in keys(one)} if isinstance(value, list) else set()
+
+
+@pytest.mark.parametrize("mode", COMMANDS)
+def test_every_key_is_described(mode: str, result) -> None:
+    content = result(mode).content
+    text = (ROOT / "results/README.md").read_text().split("## The JSON file of a benchmark")[1]
+    found = keys(content) | {key for shape in content.get("shapes", {}).values() for key in keys(shape)}
+    assert {key for key in found if f"`{key}`" not in text} == set()
+    assert (content["schema"], content["kind"], content["mode"]) == (1, "benchmark", mode)
+    assert content["provenance"]["machine"]["threads"] == 1
+
+
+def test_pair(result) -> None:
+    content = result("pair").content
+    methods = {entry["method"]: entry for entry in content["methods"]}
+    assert len(methods) == 5 + 2 * 4
+    assert content["skipped"] == []
+    baseline = methods["transformers generate"]
+    assert baseline["end_to_end"]["speedup"]["value"] == 1
+    for name in ("transformers assisted", "transformers prompt lookup", "CTranslate2 float32", "large alone, static"):
+        assert methods[name]["exact"] == 1, name
+        assert methods[name]["margins"] == []
+    exact = methods["BigLittle 0.6 exact, static+int8"]
+    assert exact["same_as_large_alone"] == 1
+    assert exact["counts"]["tokens"] == exact["tokens"]
+    assert exact["mean_accepted_length"] == pytest.approx(exact["tokens"] / exact["counts"]["large_steps"], rel=1e-4)
+    assert methods["BigLittle 0.6 2, static"]["margins"] is None
+    assert len(exact["milliseconds"]) == 1
+    assert len(exact["milliseconds"][0]) == 2
+    for entry in content["methods"]:
+        whole, decoding = entry["end_to_end"], entry["decode_only"]
+        assert 0 < decoding["median_ms"] < whole["median_ms"] or entry["method"].startswith("CTranslate2")
+        assert entry["bleu"] > 0
+    assert content["data"]["rows"] == 2
+    assert content["large"]["inflated_from"] is None
+
+
+def test_inflate(result) -> None:
+    content = result("inflate").content
+    assert content["large"]["shape"]["d_model"] == 272
+    assert content["large"]["inflated_from"]["d_model"] == 256
+    as_it_is = {entry["method"]: entry for entry in result("pair").content["methods"]}
+    assert len(content["methods"]) == 4
+    for inflated in content["methods"]:
+        trained = as_it_is[inflated["method"]]
+        assert inflated["tokens"] == trained["tokens"]
+        assert inflated.get("counts") == trained.get("counts")
+
+
+def test_batch(result) -> None:
+    content = result("batch").content
+    points = {(point["method"], point["batch_size"]): point for point in content["points"]}
+    assert len(points) == len(content["points"]) == 2 * (1 + 2 + 2)
+    assert all(point["tokens_per_second"] > 0 for point in points.values())
+    assert points["large alone, static", 2]["exact"] == 1
+    assert points["large alone, static", 1]["tokens"] == points["large alone, static", 2]["tokens"]
+    assert not any("small alone" in name for name, _ in points)
+
+
+def test_steps(result) -> None:
+    content = result("steps").content
+    assert list(content["shapes"]) == ["t5-32-8-48-2-2-2-60", "mt5-32-8-48-2-2-2-60"]
+    for shape in content["shapes"].values():
+        assert {(step["engine"], step["width"]) for step in shape["steps"]} == {
+            (engine, width) for engine in ENGINES for width in (1, 8)
+        }
+        assert [engine["engine"] for engine in shape["engines"]] == ENGINES
+        assert [method["method"] for method in shape["methods"]][-1] == "CTranslate2 int8"
+        for entry in (*shape["engines"], *shape["methods"]):
+            assert len(entry["runs"]) == 1
+            bandwidth = content["provenance"]["machine"]["bandwidth_gb_per_s"]
+            assert entry["limit_ms"] == pytest.approx(entry["bytes"] / bandwidth / 1e6, rel=1e-4)
+        for engine in shape["engines"]:
+            assert engine["ms"] > 0
+            assert engine["verify_over_step"] > 0
+            assert engine["fixed_ms"] > 0
+            assert set(engine["speedup_over"]) == {"transformers generate", "CTranslate2 float32", "CTranslate2 int8"}
+
+
+def test_without_a_verify_width(tmp_path: Path) -> None:
+    out = tmp_path / "x.json"
+    few = ["--runs", "1", "--repeats", "1", "--peers", "--engines", "static"]
+    latency.main(["steps", "--shapes", f"t5:{SHAPE}", "--widths", "2-3", *few, *QUICK, "--out", str(out)])
+    (shape,) = json.loads(out.read_text())["shapes"].values()
+    assert shape["engines"][0]["verify_over_step"] is None
+    assert {step["width"] for step in shape["steps"]} == {1, 2, 3}
+
+
+def test_numbers_are_short_and_lists_lie_flat(tmp_path: Path) -> None:
+    latency.write({"runs": [1 / 3, 2e-9, 3], "names": ["a, b"], "whole": 123456789}, tmp_path / "x.json")
+    text = (tmp_path / "x.json").read_text()
+    assert '"runs": [0.333333, 2e-09, 3]' in text
+    assert "123456789" in text
+    assert list(tmp_path.iterdir()) == [tmp_path / "x.json"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["steps", "--shapes", "t5-huge"], "t5-huge"),
+        (["steps", "--engines", "warp"], "warp"),
+        (["steps", "--device", "tpu"], "neither cpu nor cuda"),
+        (["steps", "--runs", "0"], "whole number"),
+        (["steps", "--widths", "8-"], "whole number"),
+        (["steps", "--widths", "8-3"], "counts down"),
+        (["pair", "--large", "nowhere", *PAIR[2:]], "nowhere: no config.json"),
+        (["pair", *PAIR, "--tokenizer", "nowhere"], "no tokenizer.json"),
+        (["pair", *PAIR, "--source", "text"], "no text in the field 'text'"),
+        (["pair", *PAIR, "--big-little", "0.6"], "FALLBACK,ROLLBACK"),
+        (["pair", *PAIR, "--big-little=-1,2"], "fallback"),
+        (["pair", *PAIR, "--big-little", "0.6,2,5,6"], "4 values"),
+        (["pair", *PAIR, "--big-little", "0.6,2", "0.6,2"], "twice"),
+        (["inflate", *PAIR, "--large-shape", f"t5:{SHAPE}"], "less than the model's"),
+        (["race"], "invalid choice"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], says: str, capsys, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as left:
+        latency.main([*arguments, *(QUICK if len(arguments) > 1 else []), "--out", str(tmp_path / "x.json")])
+    assert left.value.code == 2
+    (*_, line) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert says in line
+
+
+def test_a_folder_that_cannot_be_made(capsys, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as left:
+        latency.main(["steps", *QUICK, "--out", str(tmp_path / "file" / "x.json")])
+    assert left.value.code == 2
+    assert "choose another path" in capsys.readouterr().err
+
+
+def test_bandwidth_is_that_of_reading() -> None:
+    import torch
+
+    assert 1e8 < read_bandwidth(torch.device("cpu"), 2**24, repeats=2) < 1e13
+
+
+def test_the_module_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.latency", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0
+    assert "inflate" in done.stdout
