@@ -54,8 +54,10 @@ def custom_generate(
     models = {name: one for name, one in candidates.items() if one is not None}
     inputs = _inputs(models, input_ids, inputs_tensor, model_kwargs)
     for name, one in models.items():
+        # For a decoder-only model transformers has drawn up a mask itself, and dropped it where nothing is padding.
+        pad = generation_config.pad_token_id if one.config.is_encoder_decoder else None
         if "encoder_outputs" not in inputs[name]:
-            checks.check_inputs(inputs[name], {name: one}, generation_config.pad_token_id)
+            checks.check_inputs(inputs[name], {name: one}, pad)
     output = decode(
         Call(
             models=models,
@@ -82,6 +84,9 @@ def _inputs(
     models: dict[str, PreTrainedModel], prompt: Tensor, source: Tensor | None, model_kwargs: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """What each runner is prefilled with, from what transformers has prepared."""
+    padding = model_kwargs.get("decoder_attention_mask")
+    if padding is not None and not bool(padding.all()):
+        raise ValueError("decoder prompts of different lengths are not supported; decode their rows one by one")
     inputs: dict[str, dict[str, Any]] = {}
     for name, model in models.items():
         if not model.config.is_encoder_decoder:

@@ -89,6 +89,19 @@ def test_a_prompt_of_one_token_and_no_mask():
     )
 
 
+def test_a_pad_id_in_a_prompt_is_a_token_where_the_mask_says_so():
+    large, small = family_pair("llama")
+    ids = torch.tensor([[5, PAD, 9, 7], [PAD, PAD, 6, 7]])
+    for mask in (torch.ones_like(ids), torch.tensor([[1, 1, 1, 1], [0, 1, 1, 1]])):
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        expected = alone(large, inputs)
+        assert bild.generate(large, small, **inputs, policy=EXACT, max_new_tokens=12).sequences.tolist() == expected
+        sequences = large.generate(
+            **inputs, custom_generate=bild.custom_generate, small=small, policy=EXACT, max_new_tokens=12
+        )
+        assert sequences.tolist() == expected
+
+
 def test_counts_leave_the_prompt_out():
     large, _ = family_pair("llama")
     inputs = inputs_of("llama", 0)
@@ -165,6 +178,16 @@ def test_decoder_input_ids_are_the_whole_prompt():
     out = bild.generate(large, small, **inputs, decoder_input_ids=prompt, policy=EXACT, max_new_tokens=9)
     expected = large.generate(**inputs, decoder_input_ids=prompt, max_new_tokens=9, do_sample=False)
     assert out.sequences.tolist() == expected.tolist()
+
+
+def test_decoder_prompts_of_different_lengths_are_refused():
+    large, small = family_pair("mbart")
+    prompt = torch.tensor([[START, 7], [PAD, START]])
+    with pytest.raises(ValueError, match="decoder prompts of different lengths are not supported; decode their rows"):
+        large.generate(
+            **inputs_of("mbart", 3, [4, 4]), decoder_input_ids=prompt, decoder_attention_mask=(prompt != PAD).long(),
+            custom_generate=bild.custom_generate, small=small, policy=EXACT, max_new_tokens=3,
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(

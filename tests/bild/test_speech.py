@@ -32,6 +32,7 @@ def speech_pair(**fields):
         {}, {"language": "de", "task": "translate"}, {"language": "<|en|>"}, {"task": "transcribe"},
         {"language": ["de", "en", "de", "en"]}, {"forced_decoder_ids": [[1, None], [2, 7]]},
         {"forced_decoder_ids": [[1, 6], [2, 8], [3, 9]]},
+        {"forced_decoder_ids": [[1, 5], [2, 7]], "language": "de", "task": "translate"},
     ],
     ids=str,
 )  # fmt: skip
