@@ -27,7 +27,8 @@ class Runner(Protocol):
         """(V,) the token ids that its logits are of, ascending; None = all."""
 
     def prefill(self, **encoder_inputs: Any) -> None:
-        """Start B new rows: run the encoder once and forget whatever was cached."""
+        """Start B new rows: forget whatever was cached, and run the encoder once or, without one, read the prompts (a
+        runner may cache all but the last token of them now)."""
 
     def restart(self, rows: Sequence[int], **encoder_inputs: Any) -> None:
         """Start these rows anew on other sources, one for each; the other rows go on as they are."""
