@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,8 +65,12 @@ class Decoder:
             mask[row, : len(tokens)] = 1
         return ids.to(self.device), mask.to(self.device)
 
-    def run(self, policy: Policy, ids: Tensor, mask: Tensor, rows: Sequence[int]) -> bild.DecodeOutput:
+    def run(
+        self, policy: Policy, ids: Tensor, mask: Tensor, rows: Sequence[int], streamer: Any = None
+    ) -> bild.DecodeOutput:
         """Decode a batch; ``rows`` are the examples' indices in the split, from which the random streams are made.
+
+        ``streamer`` as in ``bild.generate``, for a batch of one.
 
         Raises:
             UserError: what ``bild.generate`` finds wrong with models, policy or input.
@@ -85,6 +90,7 @@ class Decoder:
                 top_p=options.top_p,
                 generator=generators,
                 engine=options.engine,
+                streamer=streamer,
             )
         except ValueError as error:
             raise UserError(str(error)) from error

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
 from bild.policies.base import Policy
 from pipelines.decoding.decode import Decoder
@@ -24,45 +24,31 @@ Moment = float | torch.cuda.Event
 """a point in time: seconds of the processor's clock, or a mark in a GPU's queue of work"""
 
 
-class EncoderClock:
-    """Adds up the time that models spend in their encoders, by hooks on ``get_encoder()``.
+class PrefillClock:
+    """A streamer that notes when it is shown the prompt: the encoders have run then, and no step has been made.
 
-    It never waits for the device, so that it does not slow down what is timed around it.
+    Works for every engine, whatever its encoder is.
     """
 
-    def __init__(self, models: Sequence[PreTrainedModel], device: torch.device) -> None:
-        self._models = models
+    def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._moments: list[Moment] = []
+        self._start = _moment(device)
+        self._end: Moment | None = None
 
-    @contextmanager
-    def attached(self) -> Iterator[None]:
-        """Listen to the encoders inside the block."""
-        encoders = [model.get_encoder() for model in self._models]
-        hooks = [encoder.register_forward_pre_hook(self._mark) for encoder in encoders]
-        hooks += [encoder.register_forward_hook(self._mark) for encoder in encoders]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+    def put(self, value: Tensor) -> None:
+        """The first call is the prompt's."""
+        if self._end is None:
+            self._end = _moment(self._device)
 
-    def reset(self) -> None:
-        """Begin a new example."""
-        self._moments = []
-
-    @property
-    def calls(self) -> int:
-        """How many encoders have run since ``reset``."""
-        return len(self._moments) // 2
+    def end(self) -> None:
+        """The text is finished, which says nothing here."""
 
     @property
     def seconds(self) -> float:
-        """What they took. To be read once the device has done all that it was asked to do."""
-        return sum(map(_seconds, self._moments[::2], self._moments[1::2]))
-
-    def _mark(self, *_: object) -> None:
-        self._moments.append(_moment(self._device))
+        """From the clock's making to the prompt. To be read once the device has done all that it was asked to do."""
+        if self._end is None:
+            raise RuntimeError("nothing has been decoded on this clock")
+        return _seconds(self._start, self._end)
 
 
 def now(device: torch.device) -> float:
@@ -95,7 +81,6 @@ def chosen_rows(n_rows: int, limit: int | None) -> list[int]:
 def measure(
     decoder: Decoder,
     policies: Mapping[str, Policy],
-    models: Sequence[PreTrainedModel],
     inputs: Sequence[list[int]],
     rows: Sequence[int],
     log: TimingLog,
@@ -107,7 +92,6 @@ def measure(
 
     Args:
         policies: the methods by name, baselines included.
-        models: whose encoders are clocked.
         inputs: token ids of every source of the split.
         rows: indices of those to time.
         log: of the finished rows; a killed run goes on behind them. The caller holds it, and removes it at the end.
@@ -118,29 +102,25 @@ def measure(
     if not pending:
         return timings
     _warm(decoder, policies, inputs, pending)
-    clock = EncoderClock(models, decoder.device)
     progress = tqdm(pending, desc="timing, one by one", unit="row", dynamic_ncols=True, leave=False)
-    with clock.attached(), _no_garbage_collection():
+    with _no_garbage_collection():
         for index, row in enumerate(progress):
             names = list(policies)
             turn = index % len(names)
-            new = [_time(decoder, policies[name], name, inputs, row, clock) for name in names[turn:] + names[:turn]]
+            new = [_time(decoder, policies[name], name, inputs, row) for name in names[turn:] + names[:turn]]
             log.append(new)
             timings += new
             gc.collect()
     return timings
 
 
-def _time(
-    decoder: Decoder, policy: Policy, name: str, inputs: Sequence[list[int]], row: int, clock: EncoderClock
-) -> Timing:
+def _time(decoder: Decoder, policy: Policy, name: str, inputs: Sequence[list[int]], row: int) -> Timing:
     ids, mask = decoder.pad([inputs[row]])
-    clock.reset()
     start = now(decoder.device)
-    out = decoder.run(policy, ids, mask, [row])
+    clock = PrefillClock(decoder.device)
+    out = decoder.run(policy, ids, mask, [row], streamer=clock)
     seconds = now(decoder.device) - start
-    seen = clock.calls == policy.uses_large + policy.uses_small
-    return Timing(row, name, 1000 * seconds, 1000 * clock.seconds if seen else None, kept_tokens(out.trace[0]))
+    return Timing(row, name, 1000 * seconds, 1000 * clock.seconds, kept_tokens(out.trace[0]))
 
 
 def _warm(decoder: Decoder, policies: Mapping[str, Policy], inputs: Sequence[list[int]], rows: Sequence[int]) -> None:

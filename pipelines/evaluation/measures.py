@@ -84,7 +84,6 @@ def latency(
     """
     ours, theirs = end_to_end(timings), end_to_end(large)
     ours_decoding, theirs_decoding = decode_only(timings), decode_only(large)
-    known = ours_decoding is not None and theirs_decoding is not None
     tokens = sum(len(timing.tokens) for timing in timings)
     return {
         "examples": len(timings),
@@ -99,9 +98,7 @@ def latency(
             "p90_ms": float(np.quantile(ours_decoding, 0.9)),
             "tokens_per_second": 1000 * tokens / float(ours_decoding.sum()),
             "speedup": speedup(theirs_decoding, ours_decoding, seed),
-        }
-        if known
-        else None,
+        },
         # Examples whose text at batch 1 is not the one that was scored: rounding, or a defect.
         "unlike_batched": sum(timing.tokens != rows[timing.row].tokens for timing in timings),
     }
@@ -123,10 +120,7 @@ def cost_ratio(small: Sequence[Timing], large: Sequence[Timing], small_steps: in
         small, large: of each model alone on the same examples.
         small_steps, large_steps: passes that these took.
     """
-    times = decode_only(small), decode_only(large)
-    if times[0] is None or times[1] is None:
-        return None
-    return _ratio(float(times[0].sum()) / small_steps, float(times[1].sum()) / large_steps)
+    return _ratio(float(decode_only(small).sum()) / small_steps, float(decode_only(large).sum()) / large_steps)
 
 
 def predicted_speedup(total: dict[str, int], c: float | None) -> float | None:
@@ -145,12 +139,9 @@ def end_to_end(timings: Sequence[Timing]) -> np.ndarray:
     return np.array([timing.milliseconds for timing in timings])
 
 
-def decode_only(timings: Sequence[Timing]) -> np.ndarray | None:
-    """(N,) milliseconds without the encoders, None if an engine hides them."""
-    encoders = [timing.encoder_milliseconds for timing in timings]
-    if any(milliseconds is None for milliseconds in encoders):
-        return None
-    return end_to_end(timings) - np.array(encoders)
+def decode_only(timings: Sequence[Timing]) -> np.ndarray:
+    """(N,) milliseconds without the encoders."""
+    return end_to_end(timings) - np.array([timing.encoder_milliseconds for timing in timings])
 
 
 def _ratio(value: float, by: float) -> float | None:

@@ -72,7 +72,7 @@ def evaluate(
         for name, one in policies.items():
             store = ChunkStore(settings.cache / "decoded" / keys[name])
             decoded[name] = decode_rows(decoder, one, inputs, settings.batch_size, store, _label(name, one))
-        timed = latency.measure(decoder, policies, [pair.large, pair.small], inputs, rows, log)
+        timed = latency.measure(decoder, policies, inputs, rows, log)
     timings = {name: sorted((t for t in timed if t.method == name), key=lambda t: t.row) for name in policies}
     content = {
         "models": {role: asdict(model) for role, model in pair.described.items()},

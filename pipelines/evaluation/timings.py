@@ -27,8 +27,8 @@ class Timing:
     method: str
     milliseconds: float
     """end to end: encoders and decoding, token ids on the device to token ids on the device"""
-    encoder_milliseconds: float | None
-    """the part spent in the encoders of the models that the method uses; None if an engine hides it"""
+    encoder_milliseconds: float
+    """the part before the first decoder step: the encoders of the models that the method uses, and preparing caches"""
     tokens: list[int]
     """what was written, EOS included"""
     process: str = PROCESS

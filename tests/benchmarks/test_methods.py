@@ -11,9 +11,11 @@ from benchmarks import peer_ctranslate2
 from benchmarks.methods import pad, upto_eos, written
 from benchmarks.own import BildMethod
 from benchmarks.peer_transformers import TransformersAssisted, TransformersGenerate
+from bild.engine import make_runner
 from tests.bild.models import PAD, tiny_t5
 
 TOKENS = 20
+ONE_BY_ONE = ("assisted", "lookup")  # transformers takes no batches here
 
 
 def trained(seed: int, **keywords):
@@ -68,11 +70,11 @@ def test_batches_are_read_row_by_row(large, small) -> None:
     rows = [[5, 9, 14, 7, 1], [8, 1], [20, 11, 1]]
     together = pad(rows, PAD, torch.device("cpu"))
     assert together[1].sum(-1).tolist() == [5, 2, 3]
-    for method in contestants(large, small):
-        if method.name in ("assisted", "lookup"):  # transformers decodes these one by one only
-            continue
-        alone = [method.decode(pad([row], PAD, torch.device("cpu")), TOKENS).tokens[0] for row in rows]
-        assert method.decode(together, TOKENS).tokens == alone
+    batched = [method for method in contestants(large, small) if method.name not in ONE_BY_ONE]
+    expected = [batched[0].decode(pad([row], PAD, torch.device("cpu")), TOKENS).tokens[0] for row in rows]
+    assert {len(row) == TOKENS for row in expected} == {True, False}, "one ends in EOS, one does not"
+    for method in batched:
+        assert method.decode(together, TOKENS).tokens == expected
 
 
 def test_tokens_are_counted_up_to_eos(large) -> None:
@@ -149,12 +151,27 @@ def test_encoder_time_is_told_apart(which: str, batch) -> None:
 
 def test_the_encoder_of_ctranslate2_is_what_the_first_token_costs_beyond_a_step(large, batch, monkeypatch) -> None:
     (method,), _ = peer_ctranslate2.contestants(large, ["ctranslate2"])
-    monkeypatch.setattr(method, "decode", lambda _, tokens: time.sleep(0.1 + 0.02 * tokens))
-    total, encoder = method.seconds(batch, 6, 6)
-    assert total == pytest.approx(0.22, abs=0.03)
-    assert encoder == pytest.approx(0.1, abs=0.03)
-    _, alone = method.seconds(batch, 6, 1)
-    assert alone == pytest.approx(0.12, abs=0.03)
+    monkeypatch.setattr(method, "decode", lambda _, tokens: time.sleep(0.1 + 0.08 * tokens))
+    total, encoder = method.seconds(batch, 5, 5)
+    assert total == pytest.approx(0.5, abs=0.05)
+    assert encoder == pytest.approx(0.1, abs=0.05)
+    _, alone = method.seconds(batch, 5, 1)
+    assert alone == pytest.approx(0.18, abs=0.05)
+
+
+def test_reading_a_source_that_is_encoded_is_decoding(large, small, batch, monkeypatch) -> None:
+    method = BildMethod("exact", exact(), "static", large, small)
+    kind = type(make_runner(large, "static", 2))
+    real = kind.prefill
+
+    def slow(self, **encoder_inputs):
+        time.sleep(0.15)
+        return real(self, **encoder_inputs)
+
+    monkeypatch.setattr(kind, "prefill", slow)
+    total, encoder = method.seconds(batch, 4, 4)
+    assert total > 0.3
+    assert encoder < 0.1
 
 
 def test_time_outside_the_runners(large, small, batch, monkeypatch) -> None:

@@ -27,16 +27,16 @@ def calls(decoder, monkeypatch):
     made = []
     real = Decoder.run
 
-    def recording(self, policy, ids, mask, rows):
+    def recording(self, policy, ids, mask, rows, **keywords):
         made.append((next(n for n, p in POLICIES.items() if p == policy), *ids.shape, rows[0]))
-        return real(self, policy, ids, mask, rows)
+        return real(self, policy, ids, mask, rows, **keywords)
 
     monkeypatch.setattr(Decoder, "run", recording)
     return made
 
 
-def measured(decoder, models, rows, log):
-    return latency.measure(decoder, POLICIES, list(models.values()), INPUTS, rows, log)
+def measured(decoder, rows, log):
+    return latency.measure(decoder, POLICIES, INPUTS, rows, log)
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def log(tmp_path):
         yield made
 
 
-def test_methods_take_turns_after_every_length_was_seen(decoder, models, calls, log):
-    timings = measured(decoder, models, [0, 1, 3], log)
+def test_methods_take_turns_after_every_length_was_seen(decoder, calls, log):
+    timings = measured(decoder, [0, 1, 3], log)
     warmed, timed = calls[:9], calls[9:]
     assert {(name, length) for name, _, length, _ in warmed} == {(n, s) for n in POLICIES for s in (2, 3, 4)}
     assert [(name, row) for name, _, _, row in timed] == [
@@ -59,31 +59,32 @@ def test_methods_take_turns_after_every_length_was_seen(decoder, models, calls, 
     assert [(timing.method, timing.row) for timing in timings] == [(name, row) for name, _, _, row in timed]
 
 
-def test_encoders_are_a_part_of_the_whole(decoder, models, log):
-    for timing in measured(decoder, models, [0, 1], log):
+def test_encoders_are_a_part_of_the_whole(decoder, log):
+    for timing in measured(decoder, [0, 1], log):
         assert 0 < timing.encoder_milliseconds < timing.milliseconds
 
 
-def test_time_spent_in_an_encoder_is_charged_to_it(decoder, models, monkeypatch):
-    encoder = models["small"].get_encoder()
-    real = encoder.forward
+@pytest.mark.parametrize("engine", ["static", "hf"])
+def test_time_spent_before_the_first_step_is_the_encoders(models, tokenizer, engine, monkeypatch):
+    decoder = Decoder(*models.values(), tokenizer, Decoding(max_new_tokens=4, engine=engine))
+    real, real_round = bild.engine.make_runner, bild.decode.Decoder.round
 
-    def sleepy(*arguments, **keywords):
+    def slow_start(*arguments):
         time.sleep(0.05)
-        return real(*arguments, **keywords)
+        return real(*arguments)
 
-    monkeypatch.setattr(encoder, "forward", sleepy)
-    clock = latency.EncoderClock(list(models.values()), torch.device("cpu"))
-    with clock.attached():
-        decoder.run(POLICIES["policy"], *decoder.pad([INPUTS[0]]), [0])
-    assert clock.calls == 2
-    assert clock.seconds >= 0.05
-    before = clock.seconds
-    decoder.run(POLICIES["policy"], *decoder.pad([INPUTS[0]]), [0])
-    assert clock.seconds == before
+    def slow_round(*arguments):
+        time.sleep(0.2)
+        return real_round(*arguments)
+
+    monkeypatch.setattr("bild.api.make_runner", slow_start)
+    monkeypatch.setattr(bild.decode.Decoder, "round", slow_round)
+    clock = latency.PrefillClock(torch.device("cpu"))
+    decoder.run(POLICIES["policy"], *decoder.pad([INPUTS[0]]), [0], streamer=clock)
+    assert 0.1 <= clock.seconds < 0.2
 
 
-def test_encoders_on_a_gpu_are_timed_without_waiting_for_it(models, monkeypatch):
+def test_a_gpu_is_timed_without_waiting_for_it(monkeypatch):
     class Event:
         """A mark in a queue of work that does a step every 8 ms."""
 
@@ -103,43 +104,38 @@ def test_encoders_on_a_gpu_are_timed_without_waiting_for_it(models, monkeypatch)
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "the stream")
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: pytest.fail("waited"))
-    clock = latency.EncoderClock(list(models.values()), torch.device("cuda"))
-    with clock.attached():
-        for model in models.values():
-            model.get_encoder()(torch.tensor([[5, 1]]))
-    assert clock.calls == 2
-    assert clock.seconds == pytest.approx(0.016)
-    clock.reset()
-    assert clock.calls == clock.seconds == 0
+    clock = latency.PrefillClock(torch.device("cuda"))
+    for _ in range(3):  # the prompt, then tokens
+        clock.put(torch.tensor([5]))
+    clock.end()
+    assert clock.seconds == pytest.approx(0.008)
 
 
-def test_a_hidden_encoder_is_unknown_and_not_zero(decoder, models, log):
-    timings = latency.measure(decoder, POLICIES, [models["small"]], INPUTS, [0], log)
-    known = {timing.method: timing.encoder_milliseconds is not None for timing in timings}
-    assert known == {"large": False, "small": True, "policy": False}
+def test_a_clock_that_saw_nothing_has_no_time():
+    with pytest.raises(RuntimeError, match="nothing has been decoded"):
+        _ = latency.PrefillClock(torch.device("cpu")).seconds
 
 
-def test_an_interrupted_measurement_goes_on(decoder, models, calls, log):
-    first = measured(decoder, models, [0, 1], log)
+def test_an_interrupted_measurement_goes_on(decoder, calls, log):
+    first = measured(decoder, [0, 1], log)
     [file] = log.folder.glob("*.jsonl")
     with file.open("a") as stream:
         stream.write('[{"row": 3, "method": "la')
     calls.clear()
-    timings = measured(decoder, models, [0, 1, 2, 3], log)
+    timings = measured(decoder, [0, 1, 2, 3], log)
     assert timings[: len(first)] == first
     assert [timing.row for timing in timings[len(first) :]] == [2, 2, 2, 3, 3, 3]
     assert {row for *_, row in calls} == {2, 3}
     calls.clear()
-    assert measured(decoder, models, [0, 1, 2, 3], log) == timings
+    assert measured(decoder, [0, 1, 2, 3], log) == timings
     assert calls == []
 
 
-def test_hooks_and_garbage_collection_are_put_back(decoder, models, log):
+def test_garbage_collection_is_put_back(decoder, log):
     import gc
 
-    measured(decoder, models, [0], log)
+    measured(decoder, [0], log)
     assert gc.isenabled()
-    assert not models["large"].get_encoder()._forward_hooks
 
 
 @pytest.mark.parametrize(
