@@ -72,17 +72,21 @@ def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = pair["large"].tokenizer(
         ["Der Lehrer macht das Radio an.", "Der Hut ist rot."], padding=True, return_tensors="pt"
     )
-    (example,) = blocks("python")
+    once, many = blocks("python")
     scope = {
         "large": pair["large"].model,
         "small": pair["small"].model,
         "input_ids": inputs.input_ids,
         "mask": inputs.attention_mask,
         "inputs": inputs,
+        "sources": [row[mask.bool()] for row, mask in zip(inputs.input_ids, inputs.attention_mask, strict=True)],
     }
-    exec(example, scope)
+    exec(once, scope)
     assert scope["out"].sequences.dtype == torch.int64
     assert len(scope["out"].stats) == len(scope["out"].trace) == 2
+    exec(many, scope)
+    assert scope["index"] == 1
+    assert len(scope["out"].trace) == 1
 
 
 def test_tables_are_those_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
