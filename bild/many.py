@@ -109,6 +109,10 @@ def _check_restartable(call: Call) -> None:
     """Rows can be given other sources: what stands before a row's first token is the same for all of them."""
     if not next(iter(call.models.values())).config.is_encoder_decoder:
         raise ValueError("generate_many is for encoder-decoder models; prompts differ in length: use generate")
+    if getattr(call.config, "is_multilingual", False) and getattr(call.config, "language", None) is None:
+        raise ValueError(
+            "generate_many would hold every input for the first ones' language: set generation_config.language"
+        )
     if bool((call.prompt != call.prompt[0]).any()):
         raise ValueError("generate_many needs one decoder prompt for all inputs; use generate")
     for field, neutral in (("encoder_repetition_penalty", 1.0), ("encoder_no_repeat_ngram_size", 0)):

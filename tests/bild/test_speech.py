@@ -48,6 +48,19 @@ def test_whisper_begins_and_goes_on_as_in_its_own_generate(fields):
     assert out.sequences.shape[1] > 3
 
 
+def test_continuous_batches_of_speech_need_to_know_the_language():
+    large, small = speech_pair(language="de", task="transcribe")
+    features = inputs_of("whisper", 0)["input_features"]
+    rows = [{"input_features": features[row : row + 1]} for row in range(len(features))]
+    together = bild.generate(large, small, input_features=features, policy=EXACT, max_new_tokens=9).sequences
+    for index, out in bild.generate_many(large, small, rows, policy=EXACT, max_new_tokens=9, batch_size=2):
+        length = out.sequences.shape[1]
+        assert out.sequences[0].equal(together[index, :length])
+    large.generation_config.language = None
+    with pytest.raises(ValueError, match="language: set generation_config.language"):
+        next(bild.generate_many(large, small, rows, policy=EXACT))
+
+
 @pytest.mark.parametrize("timestamps", [False, True])
 def test_whispers_own_generate_takes_the_pair(timestamps):
     large, small = speech_pair(language="de", task="transcribe")
