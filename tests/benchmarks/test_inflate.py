@@ -73,6 +73,13 @@ def test_engines_that_round_to_int8_see_the_push_too() -> None:
     rounded = (table / scale).round() * scale
     assert (rounded[:24, 16] > 0).all()
     ids, mask = sources(3, [9, 4, 30])
+    seen = []
+    hook = big.decoder.final_layer_norm.register_forward_hook(lambda _, __, output: seen.append(output.abs()))
+    big(input_ids=ids, attention_mask=mask, decoder_input_ids=ids)
+    hook.remove()
+    share = seen[0][..., 16] / seen[0].amax(-1)
+    assert share.min() > 3 / 127
+    assert share.max() < 0.9
     out = bild.generate(
         big, None, ids, attention_mask=mask, policy=bild.LargeOnly(), max_new_tokens=24, engine="static+int8"
     )

@@ -47,7 +47,7 @@ def test_bytes_of_a_step() -> None:
     """Counted by hand: per layer four matrices of self-attention, two of cross-attention, two of feed-forward, three
     norms; the last norm and the head; keys and values of 7 source positions and 5 tokens, twice."""
     width, inner, wide, vocab = 32, 16, 48, 60
-    shape = parse_shape(OWN.replace("mt5", "t5"))
+    shape = parse_shape(OWN.replace("mt5", "t5").replace("num_layers=2", "num_layers=3,num_decoder_layers=2"))
     matrices = 2 * (6 * width * inner + 2 * width * wide) + vocab * width
     channels = 2 * (3 * inner + width + inner + width + wide + width) + vocab
     norms, caches = 7 * width, 2 * 2 * (7 + 5) * inner

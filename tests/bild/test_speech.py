@@ -57,7 +57,7 @@ def test_continuous_batches_of_speech_need_to_know_the_language():
         length = out.sequences.shape[1]
         assert out.sequences[0].equal(together[index, :length])
     large.generation_config.language = None
-    with pytest.raises(ValueError, match="language: set generation_config.language"):
+    with pytest.raises(ValueError, match=r"language: set generation_config\.language"):
         next(bild.generate_many(large, small, rows, policy=EXACT))
 
 
