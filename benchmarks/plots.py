@@ -45,7 +45,18 @@ def _steps(content: dict[str, Any]) -> Figure:
         _plain(panel)
     for panel in panels[len(shapes) :]:
         panel.remove()
-    panels[0].legend(frameon=False, fontsize=8, title="dotted: what memory allows at one token", title_fontsize=7)
+    handles, names = panels[0].get_legend_handles_labels()
+    title = "dotted: what memory allows for one token"
+    figure.legend(
+        handles,
+        names,
+        loc="outside lower center",
+        ncols=len(names),
+        frameon=False,
+        fontsize=8,
+        title=title,
+        title_fontsize=8,
+    )
     return figure
 
 

@@ -87,7 +87,7 @@ def _batch(content: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 def _footer(content: dict[str, Any]) -> str:
     provenance, config = content["provenance"], content["provenance"]["config"]
     machine, versions = provenance["machine"], provenance["versions"]
-    where = f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads"
+    where = f"{machine['processor']}, {_counted(machine['cores'], 'core')}, {_counted(machine['threads'], 'thread')}"
     where = where if config["device"] == "cpu" else machine["accelerator"]
     if content["mode"] == "steps":
         what = (
@@ -96,12 +96,14 @@ def _footer(content: dict[str, Any]) -> str:
         )
     else:
         what = "; ".join(_model_fact(role, content[role]) for role in ("large", "small"))
-        what += f"; {content['data']['rows']} rows of {content['data']['path']}"
+        what += f"; {_counted(content['data']['rows'], 'row')} of {content['data']['path']}"
     tools = ", ".join(f"{name} {versions[name]}" for name in TOOLS if versions[name] is not None)
-    return (
-        f"{what}; {config['dtype']}, medians of {config['runs']} runs; {where}; {tools}; {provenance['date'][:10]}, "
-        f"revision {str(provenance['git']['revision'])[:7]}."
-    )
+    when = f"{provenance['date'][:10]}, revision {str(provenance['git']['revision'])[:7]}"
+    return f"{what}; {config['dtype']}, medians of {_counted(config['runs'], 'run')}; {where}; {tools}; {when}."
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def _model_fact(role: str, model: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """Put the tables of committed results into README.md: ``python -m pipelines.readme``.
 
 A table stands between ``<!-- results: PATH [PATH ...] -->`` and ``<!-- end of results -->``; the paths are JSON files
-of ``pipelines.evaluate`` or one of ``pipelines.align``. The numbers come from these files alone.
+of ``pipelines.evaluate``, or one of ``pipelines.align`` or ``benchmarks.latency``. The numbers come from these files
+alone.
 """
 
 from __future__ import annotations
@@ -32,7 +33,12 @@ def with_tables(text: str) -> str:
     def rewrite(block: re.Match[str]) -> str:
         paths = [Path(path) for path in block["paths"].split()]
         first = json.loads(paths[0].read_text(encoding="utf-8"))
-        table = alignment_table(first) if first["kind"] == "alignment" else markdown(paths)
+        if first["kind"] == "alignment":
+            table = alignment_table(first)
+        elif first["kind"] == "benchmark":
+            table = benchmark_table(first)
+        else:
+            table = markdown(paths)
         return f"{block[1]}\n{table}\n{block[3]}"
 
     return BLOCK.sub(rewrite, text)
@@ -66,6 +72,13 @@ def alignment_table(content: dict[str, Any]) -> str:
 def _number(value: float | None, sign: str = "") -> str:
     """Null is where there was nothing to divide by."""
     return "–" if value is None else f"{value:{sign}.3f}"
+
+
+def benchmark_table(content: dict[str, Any]) -> str:
+    """The table that the benchmark itself prints."""
+    from benchmarks.table import markdown as table_of
+
+    return table_of(content)
 
 
 def _provenance(content: dict[str, Any]) -> str:

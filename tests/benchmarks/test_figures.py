@@ -30,10 +30,11 @@ def test_the_interval_is_over_inputs_drawn_in_pairs() -> None:
 
 
 def test_times_per_input() -> None:
-    found = figures.time_figures(BASE, BASE, tokens=40)
-    assert found["median_ms"] == 8000
-    assert found["p90_ms"] == 8000
-    assert found["tokens_per_second"] == 2.0
+    seconds = np.array([[1.0, 2.0, 9.0], [1.0, 2.0, 3.0], [9.0, 2.0, 3.0]])
+    found = figures.time_figures(seconds, BASE, tokens=36)
+    assert found["median_ms"] == 2000
+    assert found["p90_ms"] == pytest.approx(2800)
+    assert found["tokens_per_second"] == 3.0
 
 
 def test_counts_and_rates() -> None:

@@ -131,7 +131,7 @@ def test_numbers_are_short_and_lists_lie_flat(tmp_path: Path) -> None:
         (["pair", *PAIR, "--big-little", "0.6"], "FALLBACK,ROLLBACK"),
         (["pair", *PAIR, "--big-little=-1,2"], "fallback"),
         (["pair", *PAIR, "--big-little", "0.6,2,5,6"], "4 values"),
-        (["pair", *PAIR, "--big-little", "0.6,2", "0.6,2"], "twice"),
+        (["pair", *PAIR, "--source", "none", "--big-little", "0.6,2", "0.6,2"], "twice"),
         (["inflate", *PAIR, "--large-shape", f"t5:{SHAPE}"], "less than the model's"),
         (["race"], "invalid choice"),
     ],

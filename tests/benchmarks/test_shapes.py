@@ -33,6 +33,7 @@ def test_other_shapes_are_refused(text: str) -> None:
 
 def test_random_models_write_on() -> None:
     model = random_model(parse_shape(OWN), torch.float32, torch.device("cpu"))
+    assert model.generation_config.eos_token_id is None
     assert model.generate(torch.full((1, 3), 5), max_new_tokens=12).shape[1] == 13
     assert model.lm_head.weight.data_ptr() != model.shared.weight.data_ptr()
     again = random_model(parse_shape(OWN), torch.float32, torch.device("cpu"))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import plots, table
+from pipelines.readme import with_tables
 from tests.benchmarks.conftest import COMMANDS, ROOT
 
 
@@ -24,6 +25,16 @@ def test_table_and_plot(mode: str, result, monkeypatch, capsys) -> None:
     assert len({len(line) for line in lines}) == 1
     assert str(found.content["provenance"]["git"]["revision"])[:7] in found.printed
     assert (", inflated" in found.printed) == (mode == "inflate")
+
+
+@pytest.mark.parametrize("mode", COMMANDS)
+def test_the_readme_shows_the_same_table(mode: str, result) -> None:
+    found = result(mode)
+    text = f"<!-- results: {found.path} -->\nold\n<!-- end of results -->\n"
+    shown = with_tables(text)
+    assert found.printed.strip() in shown
+    assert "old" not in shown
+    assert with_tables(shown) == shown
 
 
 def test_no_plot_without_matplotlib(tmp_path: Path, monkeypatch) -> None:
