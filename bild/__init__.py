@@ -5,6 +5,7 @@
 
 from bild.api import generate
 from bild.custom import custom_generate
+from bild.engine.prepared import forget
 from bild.many import generate_many
 from bild.policies.big_little import BigLittle
 from bild.policies.single import LargeOnly, SmallOnly
@@ -21,6 +22,7 @@ __all__ = [
     "SmallOnly",
     "TokenTrace",
     "custom_generate",
+    "forget",
     "generate",
     "generate_many",
     "write_json_lines",

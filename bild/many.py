@@ -12,11 +12,14 @@ from transformers import PreTrainedModel
 
 from bild import checks
 from bild.api import Call, begin, resolve
+from bild.decode import Decoder
+from bild.engine.runner import Runner
 from bild.policies.base import Policy
 from bild.sampling import RowStreams
 from bild.types import DecodeOutput
 
 Source = Sequence[int] | Tensor | Mapping[str, Tensor]
+Numbered = tuple[int, Source]
 
 
 @torch.no_grad()
@@ -38,7 +41,8 @@ def generate_many(
     text waits for those before it. ``generator`` gives one seed per input, in their order. ``keywords`` are those of
     ``generate``, ``streamer`` excepted. A text is the one that ``generate`` writes in any batch.
 
-    Raises ValueError on bad input, for what is known from the first ``batch_size`` inputs before any work.
+    Raises ValueError on bad input: of the first ``batch_size`` before any work, of a later one when its turn comes,
+    once what is under way has been finished and yielded.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be a whole number >= 1")
@@ -48,41 +52,64 @@ def generate_many(
     first = list(islice(pending, batch_size))
     if not first:
         return
-    call = resolve(large, small, policy=policy, generator=generator, **_collated(first), **keywords)
+    device = next(model.device for model in (large, small) if model is not None)
+    sources = _collated(first, device)
+    call = resolve(large, small, policy=policy, generator=generator, **sources, **keywords)
     _check_restartable(call)
     decoder, runners = begin(call)
     held = {row: index for row, (index, _) in enumerate(first)}
     done: dict[int, DecodeOutput] = {}
-    expected = 0
+    expected, failure = 0, None
     while held:
         closed = decoder.round()
         for row in closed:
             done[held.pop(row)] = decoder.take(row)
-        newcomers = list(islice(pending, len(closed)))
-        if newcomers:
-            rows = closed[: len(newcomers)]
-            sources = _collated(newcomers)
-            checks.check_inputs(sources, call.models, call.config.pad_token_id)
-            for runner in runners.values():
-                runner.restart(rows, **sources)
-            seeded = RowStreams.of(generator, len(rows), call.prompt.device).generators
-            for row, (index, _), stream in zip(rows, newcomers, seeded, strict=True):
-                decoder.reopen(row, index, None if call.sampler.greedy else stream)
-                held[row] = index
         while done and (not ordered or expected in done):
             index = expected if ordered else next(iter(done))
             expected += 1
             yield index, done.pop(index)
+        if failure is not None:
+            continue
+        try:
+            newcomers = list(islice(pending, len(closed)))
+            if newcomers:
+                rows = closed[: len(newcomers)]
+                _restart(decoder, runners, call, rows, newcomers)
+                held.update(zip(rows, (index for index, _ in newcomers), strict=True))
+        except Exception as error:  # of the caller's iterator, or of an input: what is under way is finished first
+            failure = error
+    if failure is not None:
+        raise failure
 
 
-def _collated(numbered: Sequence[tuple[int, Source]]) -> dict[str, Any]:
+def _restart(
+    decoder: Decoder, runners: Mapping[str, Runner], call: Call, rows: Sequence[int], newcomers: Sequence[Numbered]
+) -> None:
+    """Put new sources into rows that have been taken."""
+    sources = _collated(newcomers, call.prompt.device)
+    for place, (index, _) in enumerate(newcomers):
+        try:
+            one = {name: value[place : place + 1] for name, value in sources.items()}
+            checks.check_inputs(one, call.models, call.config.pad_token_id)
+        except ValueError as error:
+            raise ValueError(f"input {index}: {error}") from error
+    for runner in runners.values():
+        runner.restart(rows, **sources)
+    streams: Sequence[torch.Generator | None] = [None] * len(rows)
+    if not call.sampler.greedy:
+        streams = RowStreams.of(call.generator, len(rows), call.prompt.device).generators
+    for row, (index, _), stream in zip(rows, newcomers, streams, strict=True):
+        decoder.reopen(row, index, stream)
+
+
+def _collated(numbered: Sequence[Numbered], device: torch.device) -> dict[str, Any]:
     """Sources of one row each as one batch of tensors; token ids are padded on the right with 0 and masked."""
     others = [one for _, one in numbered if isinstance(one, Mapping) and "input_ids" not in one]
-    if len(others) == len(numbered):
-        return {name: torch.cat([source[name] for source in others]) for name in others[0]}
+    if others:
+        return _joined(others, numbered)
     rows = [_ids(source, index) for index, source in numbered]
     width = max(len(row) for row in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long, device=rows[0].device)
+    ids = torch.zeros(len(rows), width, dtype=torch.long, device=device)
     mask = torch.zeros_like(ids)
     for place, row in enumerate(rows):
         ids[place, : len(row)] = row
@@ -90,17 +117,33 @@ def _collated(numbered: Sequence[tuple[int, Source]]) -> dict[str, Any]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
+def _joined(others: Sequence[Mapping[str, Tensor]], numbered: Sequence[Numbered]) -> dict[str, Tensor]:
+    """What an encoder takes in place of token ids, one below the other."""
+    if len(others) < len(numbered) or any(one.keys() != others[0].keys() for one in others):
+        raise ValueError("the inputs are of different kinds; give all of them as token ids, or all with the same names")
+    for (index, _), one in zip(numbered, others, strict=True):
+        for name, value in one.items():
+            if value.shape[:1] != (1,) or value.shape != others[0][name].shape:
+                raise ValueError(
+                    f"input {index}: {name} has the shape {tuple(value.shape)}; give one row, as long as the others"
+                )
+    return {name: torch.cat([one[name] for one in others]) for name in others[0]}
+
+
 def _ids(source: Source, index: int) -> Tensor:
     """(S,) token ids of one source."""
-    if not isinstance(source, Mapping):
-        ids = torch.as_tensor(source)
-    else:
-        ids = source["input_ids"]
+    ids = torch.as_tensor(source["input_ids"] if isinstance(source, Mapping) else source)
+    if isinstance(source, Mapping):
+        if ids.dim() != 2 or len(ids) != 1 or not source.keys() <= {"input_ids", "attention_mask"}:
+            raise ValueError(
+                f"input {index} must hold input_ids (1, S) and attention_mask (1, S) of one source, nothing else: got "
+                f"{ {name: tuple(value.shape) for name, value in source.items()} }"
+            )
         mask = source.get("attention_mask")
         ids = ids[0] if mask is None else ids[0][mask[0].bool()]
-    if ids.dim() != 1 or len(ids) == 0:
+    if ids.dim() != 1 or len(ids) == 0 or ids.is_floating_point():
         raise ValueError(
-            f"input {index} must be the token ids of one source, at least one of them: got {tuple(ids.shape)}"
+            f"input {index} must be the token ids of one source, at least one: got {ids.dtype} {tuple(ids.shape)}"
         )
     return ids
 

@@ -25,7 +25,7 @@ def make_runner(model: PreTrainedModel, engine: str, max_length: int, listed: Te
         ValueError: no such engine, or it does not serve this model.
     """
     check_engine(engine)
-    reason = why_not_t5(model)
+    reason = None if engine == "hf" else why_not_t5(model)
     if engine == "hf" or (engine == "auto" and reason is not None):
         runner = huggingface_runner(model)
         return runner if listed is None else ShortlistRunner(runner, listed)

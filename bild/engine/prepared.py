@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,9 @@ from bild.engine.t5.decoder import T5Decoder
 from bild.engine.t5.encoder import T5Encoder
 
 FAMILY = (T5ForConditionalGeneration, MT5ForConditionalGeneration)
-PROBES = 8  # values of each weight that are compared
+OWN_MODULES = ("torch.nn.modules.", "transformers.models.t5.", "transformers.models.mt5.", "transformers.activations")
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+CONFIG = ("num_heads", "d_kv", "d_model", "is_gated_act", "dense_act_fn", "scale_decoder_outputs")
 
 
 def why_not_t5(model: PreTrainedModel) -> str | None:
@@ -23,7 +25,7 @@ def why_not_t5(model: PreTrainedModel) -> str | None:
     watch = _watches.get(model)
     if watch is None or not watch.is_current():
         watch = _watches[model] = _Watch(model)
-    return watch.why_not
+    return watch.obstacle("decoder")
 
 
 def t5_halves(model: PreTrainedModel, *, int8: bool) -> tuple[T5Encoder | None, T5Decoder]:
@@ -40,58 +42,83 @@ def t5_halves(model: PreTrainedModel, *, int8: bool) -> tuple[T5Encoder | None, 
     return watch.halves[int8]
 
 
+def forget(model: PreTrainedModel) -> None:
+    """Free what was prepared for a model, and the weights that it had then. The next call prepares it again.
+
+    For a model that stays alive but has been moved or cast: until its next call, or its end, both copies are kept.
+    """
+    _watches.pop(model, None)
+
+
 class _Watch:
-    """What a model is made of, to notice every change at every call in a few microseconds."""
+    """What a model is made of, to notice at every call that it has changed, in far less time than a step takes."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.halves: dict[bool, tuple[T5Encoder | None, T5Decoder]] = {}
-        self._modules = list(_named_children("", model))
-        modules = [child for _, _, child, _ in self._modules]
-        self._homes = [(module._parameters, name) for module in modules for name in module._parameters]
-        self._identity = self._identify()
-        # Views: they keep the old weights' memory from being given to new ones, so that an address says who is who.
-        self._probes = [_probe(weight) for weight in self._weights()]
-        self._values = torch.cat(self._probes)
+        self._model = ref(model)
+        self._children = list(_named_children("", model))
+        self._homes = [(child, name) for _, _, child, _ in self._children for name in child._parameters]
         self._obstacles = self._find_obstacles()
+        self._probes: list[Tensor] = []
+        if self.obstacle("decoder") is None:
+            # Views: they keep the old weights' memory from being given to new ones, so that an address says who is who.
+            self._probes = [probe for weight in self._weights() for probe in _probes(weight)]
+            self._identity = self._identify()
+            self._values = torch.cat(self._probes)
 
-    @property
-    def why_not(self) -> str | None:
-        return self.obstacle("decoder")
+    def is_current(self) -> bool:
+        """No module or weight has been replaced, moved, cast or written to since, and no hook added; nor has a row or a
+        column been written through ``parameter.data``, which leaves no mark but the values: the first of each row and
+        of each column is compared."""
+        if not all(children.get(key) is child for children, key, child, _ in self._children):
+            return False
+        if self._obstacles != self._find_obstacles():
+            return False
+        if not self._probes:
+            return True  # nothing is prepared that could be stale
+        return self._identity == self._identify() and torch.equal(self._values, torch.cat(self._probes))
 
     def obstacle(self, part: str) -> str | None:
         """Why a part of the model ("encoder", "decoder") must run its own forward; None if it need not."""
         return next((reason for name, reason in self._obstacles if name.startswith((part, "lm_head", "shared"))), None)
 
-    def is_current(self) -> bool:
-        """No module or weight has been replaced, moved, cast or written to since, and no hook added; nor has anything
-        been written through ``parameter.data``, which leaves no mark but the values, of which a few are compared."""
-        return (
-            all(children.get(key) is child for children, key, child, _ in self._modules)
-            and self._identity == self._identify()
-            and torch.equal(self._values, torch.cat(self._probes))
-            and self._obstacles == self._find_obstacles()
-        )
+    def _weights(self) -> list[Tensor]:
+        weights = (child._parameters.get(name) for child, name in self._homes)
+        return [weight for weight in weights if weight is not None]
 
-    def _weights(self) -> Iterator[Tensor]:
-        for parameters, name in self._homes:
-            weight = parameters[name]
-            if weight is not None:
-                yield weight
-
-    def _identify(self) -> list[tuple[object, ...]]:
-        return [(weight.data_ptr(), weight._version, weight.dtype, weight.device) for weight in self._weights()]
+    def _identify(self) -> list[object]:
+        model = self._model()
+        assert model is not None  # it keeps this object alive
+        settings: list[object] = [getattr(model.config, name, None) for name in CONFIG]
+        settings += [getattr(child, "variance_epsilon", None) for _, _, child, _ in self._children]
+        return settings + [(weight.data_ptr(), weight._version, weight.dtype) for weight in self._weights()]
 
     def _find_obstacles(self) -> list[tuple[str, str]]:
-        """(module's name, what is unusual about it)"""
+        """(module's name, what is unusual about it); what concerns the whole model counts as the decoder's."""
+        model = self._model()
+        assert model is not None  # it keeps this object alive
         found = []
-        for _, _, module, name in self._modules:
+        everything: list[tuple[str, nn.Module]] = [("decoder", model)]
+        everything += [(name, child) for _, _, child, name in self._children]
+        for name, module in everything:
+            what = "the model" if module is model else name
             if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
-                found.append((name, f"{name} has hooks or a forward of its own, which it would not call"))
-            elif not type(module).__module__.startswith(("torch.nn.modules.", "transformers.")):
-                found.append((name, f"{name} is a {type(module).__name__}, not what transformers puts there"))
-        devices = sorted({str(weight.device) for weight in self._weights()})
-        if len(devices) > 1:
+                found.append((name, f"{what} has hooks or a forward of its own, which it would not call"))
+            elif not type(module).__module__.startswith(OWN_MODULES):
+                found.append((name, f"{what} is a {type(module).__name__}, not what transformers puts there"))
+            elif module._parameters.get("bias") is not None:
+                found.append((name, f"{what} has a bias, which it would not add"))
+        for part in (model.encoder, model.decoder):
+            if part.embed_tokens.weight is not model.shared.weight:
+                found.append(("decoder", "encoder and decoder do not share their embeddings"))
+        weights = self._weights()
+        if len({weight.device for weight in weights}) > 1:
+            devices = sorted({str(weight.device) for weight in weights})
             found.append(("decoder", f"its weights are spread over {', '.join(devices)}"))
+        if not all(weight.dtype in DTYPES for weight in weights):
+            found.append(("decoder", "it has weights that are no floating-point numbers of 16 bits or more"))
+        if any(weight.is_inference() for weight in weights):
+            found.append(("decoder", "its weights were made in inference mode, where changes leave no mark"))
         return found
 
 
@@ -107,6 +134,7 @@ def _named_children(name: str, module: nn.Module) -> Iterator[tuple[dict[str, nn
             yield from _named_children(path, child)
 
 
-def _probe(weight: Tensor) -> Tensor:
-    flat = weight.detach().flatten()
-    return flat[:: max(1, len(flat) // PROBES)][:PROBES]
+def _probes(weight: Tensor) -> list[Tensor]:
+    """Views of the first value of each row and of each column."""
+    values = weight.detach()
+    return [values] if values.dim() == 1 else [values[:, 0], values[0]]

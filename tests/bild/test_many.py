@@ -121,9 +121,38 @@ def test_bad_arguments(keywords, message):
         next(bild.generate_many(*pair(3), rows(3), policy=POLICIES[0], **keywords))
 
 
-@pytest.mark.parametrize("wrong", [[], [[1, 2]], [5, 99]], ids=["empty", "nested", "unknown id"])
-def test_a_bad_input_is_found_when_its_turn_comes(wrong):
-    inputs = itertools.chain(rows(3)[:4], [wrong])
-    many = bild.generate_many(*pair(3), inputs, policy=POLICIES[0], batch_size=2, max_new_tokens=4)
-    with pytest.raises(ValueError, match=r"input 4 must be the token ids|input_ids hold the id 99"):
-        list(many)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ([], "input 4 must be the token ids of one source, at least one"),
+        ([[1, 2]], "input 4 must be the token ids"),
+        ([5.5, 6.0], "input 4 must be the token ids of one source.*float32"),
+        ({"input_ids": torch.ones(2, 3, dtype=torch.long)}, r"input 4 must hold input_ids \(1, S\)"),
+        ({"input_ids": torch.ones(1, 3, dtype=torch.long), "mask": torch.ones(1, 3)}, "nothing else: got .*'mask'"),
+        ([5, 99], "input 4: input_ids hold the id 99"),
+    ],
+)
+def test_a_bad_input_is_named_and_what_came_before_it_is_finished(wrong, message):
+    many = bild.generate_many(*pair(3), [*rows(3)[:4], wrong], policy=POLICIES[0], batch_size=2, max_new_tokens=4)
+    assert [index for index, _ in itertools.islice(many, 4)] == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match=message):
+        next(many)
+
+
+def test_an_iterator_that_fails_loses_nothing():
+    def failing():
+        yield from rows(3)[:4]
+        raise OSError("the disk is gone")
+
+    many = bild.generate_many(*pair(3), failing(), policy=POLICIES[0], batch_size=3, max_new_tokens=4)
+    assert [index for index, _ in itertools.islice(many, 4)] == [0, 1, 2, 3]
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(many)
+
+
+def test_greedy_decoding_leaves_the_random_state_alone():
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    list(bild.generate_many(*pair(3), rows(3), policy=POLICIES[0], batch_size=2, max_new_tokens=4))
+    assert torch.rand(1) == expected

@@ -1,19 +1,22 @@
 """The static engine as a whole: transformers' numbers and texts, and never a stale weight."""
 
 import copy
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, MT5Config, MT5ForConditionalGeneration
 
 import bild
-from bild.engine import make_runner
-from bild.engine.hf import HuggingFaceRunner
+from bild.engine import make_runner, prepared
+from bild.engine.hf import EncoderDecoderRunner
 from bild.engine.prepared import t5_halves, why_not_t5
 from bild.engine.t5.runner import T5Runner
 from pipelines.data.toy.de_en import ToyDeEn
-from tests.bild.models import pair, sources, tiny_t5
+from tests.bild.models import VOCAB, pair, sources, tiny_t5
 
 PRETRAINED = Path(__file__).resolve().parent.parent.parent / "checkpoints" / "pretrained"
 LENGTHS = [6, 1, 4]
@@ -177,6 +180,22 @@ def through_data(model):
     model.decoder.block[1].layer[0].SelfAttention.q.weight.data.mul_(3)
 
 
+def one_row_through_data(model):
+    model.lm_head.weight.data[3].mul_(-5)
+
+
+def one_column_through_data(model):
+    model.decoder.block[0].layer[2].DenseReluDense.wi.weight.data[:, 5].mul_(-5)
+
+
+def the_norms_epsilon(model):
+    model.decoder.final_layer_norm.variance_epsilon = 10.0
+
+
+def scaled_outputs(model):
+    model.config.scale_decoder_outputs = True
+
+
 def replaced(model):
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().flip(0))
 
@@ -191,7 +210,21 @@ def loaded(model):
 
 @torch.no_grad()
 @pytest.mark.parametrize("engine", ["static", "static+int8"])
-@pytest.mark.parametrize("change", [in_place, in_the_encoder, through_data, replaced, cast, loaded])
+@pytest.mark.parametrize(
+    "change",
+    [
+        in_place,
+        in_the_encoder,
+        through_data,
+        one_row_through_data,
+        one_column_through_data,
+        the_norms_epsilon,
+        scaled_outputs,
+        replaced,
+        cast,
+        loaded,
+    ],
+)
 def test_changed_weights_are_never_stale(change, engine):
     model = tiny_t5(7, dtype=torch.float32)
     before = logits_now(model, engine)
@@ -218,7 +251,7 @@ def test_what_the_step_would_not_see_goes_through_the_models_own_forward():
     hooked = tiny_t5(7)
     assert isinstance(make_runner(hooked, "auto", 9), T5Runner)
     hooked.decoder.block[0].register_forward_hook(lambda *_: None)
-    assert isinstance(make_runner(hooked, "auto", 9), HuggingFaceRunner)
+    assert isinstance(make_runner(hooked, "auto", 9), EncoderDecoderRunner)
     with pytest.raises(ValueError, match=r"decoder.block.0 has hooks"):
         make_runner(hooked, "static", 9)
 
@@ -236,6 +269,58 @@ def test_what_the_step_would_not_see_goes_through_the_models_own_forward():
     adapted.decoder.block[1].layer[0].SelfAttention.q = Adapted(16, 16, bias=False).double()
     with pytest.raises(ValueError, match=r"decoder.block.1.layer.0.SelfAttention.q is a Adapted"):
         make_runner(adapted, "static", 9)
+
+
+def hooked(model):
+    model.register_forward_hook(lambda *_: None)
+
+
+def biased(model):
+    model.lm_head = torch.nn.Linear(16, VOCAB).double()
+
+
+def own_embeddings(model):
+    model.decoder.embed_tokens = torch.nn.Embedding(VOCAB, 16).double()
+
+
+def pruned(model):
+    torch.nn.utils.prune.l1_unstructured(model.decoder.block[0].layer[0].SelfAttention.q, "weight", 0.5)
+
+
+def eight_bits(model):
+    weight = model.decoder.block[0].layer[0].SelfAttention.q.weight
+    weight.data = weight.data.to(torch.float8_e4m3fn)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", [hooked, biased, own_embeddings, pruned, eight_bits])
+def test_a_model_that_is_no_longer_plain_goes_through_its_own_forward(change):
+    model = tiny_t5(7)
+    assert isinstance(make_runner(model, "auto", 9), T5Runner)
+    change(model)
+    assert isinstance(make_runner(model, "auto", 9), EncoderDecoderRunner)
+    with pytest.raises(ValueError, match="engine='static' cannot run this model"):
+        make_runner(model, "static", 9)
+
+
+def test_a_model_made_in_inference_mode_goes_through_its_own_forward():
+    with torch.inference_mode():
+        model = tiny_t5(7)
+    assert isinstance(make_runner(model, "auto", 9), EncoderDecoderRunner)
+
+
+@torch.no_grad()
+def test_what_was_prepared_goes_with_the_model_or_when_it_is_forgotten():
+    model = tiny_t5(7, dtype=torch.float32)
+    logits_now(model)
+    watch = weakref.ref(prepared._watches[model])
+    bild.forget(model)
+    assert watch() is None
+    logits_now(model)
+    watch = weakref.ref(prepared._watches[model])
+    del model
+    gc.collect()
+    assert watch() is None
 
 
 @torch.no_grad()

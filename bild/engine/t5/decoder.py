@@ -42,18 +42,21 @@ class T5Decoder:
         head = model.get_output_embeddings().weight.detach()
         self.vocab_size = int(head.shape[0])
         self._head_weight, self._int8 = head, int8
-        self._heads: dict[bytes, Linear] = {}
+        self._whole_head: Linear | None = None
+        self._short_head: tuple[Tensor, Linear] | None = None
         # mT5 has no such field and never scales.
         self.head_scale = config.d_model**-0.5 if getattr(config, "scale_decoder_outputs", False) else 1.0
         self._attention = model.decoder.block[0].layer[0].SelfAttention
 
     def head(self, ids: Tensor | None) -> Linear:
-        """D to the logits of all ids, or of the listed ones (V',) alone. Kept for the next call."""
-        key = b"" if ids is None else ids.cpu().numpy().tobytes()
-        if key not in self._heads:
-            rows = self._head_weight if ids is None else self._head_weight[ids]
-            self._heads[key] = make_linear(rows, int8=self._int8)
-        return self._heads[key]
+        """D to the logits of all ids, or of the listed ones (V',) alone; the last list's is kept."""
+        if ids is None:
+            if self._whole_head is None:
+                self._whole_head = make_linear(self._head_weight, int8=self._int8)
+            return self._whole_head
+        if self._short_head is None or not torch.equal(self._short_head[0], ids):
+            self._short_head = ids, make_linear(self._head_weight[ids], int8=self._int8)
+        return self._short_head[1]
 
     def bias_of_distance(self, distances: int) -> Tensor:
         """(H, 2N) for N = ``distances``: column N + d is what a head adds to a key that lies d tokens back, -inf to one

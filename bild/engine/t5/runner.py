@@ -92,10 +92,10 @@ class T5Runner:
     def restart(self, rows: Sequence[int], **encoder_inputs: Any) -> None:
         joined, valid = self._read_source(encoder_inputs)
         index = torch.tensor(rows, device=valid.device)
-        self._show_sources(
-            [_put(old, index, new) for old, new in zip(self._joined, joined, strict=True)],
-            _put(self._valid, index, valid),
-        )
+        valid = _put(self._valid, index, valid)
+        longest = int(valid.any(0).nonzero().max()) + 1
+        joined = [_put(old, index, new)[:, :longest] for old, new in zip(self._joined, joined, strict=True)]
+        self._show_sources(joined, valid[:, :longest])
         for row in rows:
             self._lengths[row] = 0
 
