@@ -11,6 +11,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
+from benchmarks.options import parser
 from pipelines.models.loading import load
 from pipelines.readme import alignment_table, with_tables
 from tests.conf import ROOT, composed
@@ -54,6 +55,16 @@ def test_long_commands_compose(command: str) -> None:
     for node in ("task", "model", "large", "small", "bild", "train", "align"):
         if node in config:
             assert instantiate(config[node]) is not None
+
+
+def test_benchmark_commands_are_understood() -> None:
+    lines = [line for block in blocks("bash") for line in block.splitlines() if "benchmarks." in line]
+    assert lines
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        assert words[:3] == ["python", "-m", "benchmarks.latency"]
+        options = parser().parse_args(words[3:])
+        assert all((ROOT / path).exists() for path in (options.large, options.small, options.data))
 
 
 @pytest.mark.parametrize("command", [line for line in commands() if not is_marked(line)])
