@@ -139,7 +139,7 @@ def resolve(
     sampler = Sampler(do_sample=do_sample, temperature=temperature, top_k=top_k, top_p=top_p)
     checks.check_models(large, small, policy)
     checks.check_mode(policy, sampler)
-    models = _models_in_use(large, small, policy)
+    models = models_in_use(large, small, policy)
     device = next(iter(models.values())).device
     lead = models["small"] if large is None else large
     if generation_config is not None:
@@ -211,7 +211,7 @@ def begin(call: Call, streamer: Any = None) -> tuple[Decoder, dict[str, Runner]]
     return Decoder(runners.get("large"), runners.get("small"), call.policy, request), runners
 
 
-def _models_in_use(
+def models_in_use(
     large: PreTrainedModel | None, small: PreTrainedModel | None, policy: Policy
 ) -> dict[str, PreTrainedModel]:
     """The models that take part, the large one first."""

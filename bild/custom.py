@@ -12,7 +12,7 @@ from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengt
 from transformers.generation.utils import GenerateDecoderOnlyOutput, GenerateEncoderDecoderOutput
 
 from bild import checks, processors
-from bild.api import Call, decode
+from bild.api import Call, decode, models_in_use
 from bild.policies.base import Policy
 from bild.sampling import Sampler
 
@@ -50,8 +50,7 @@ def custom_generate(
         top_p=generation_config.top_p,
     )
     checks.check_mode(policy, sampler)
-    candidates = {"large": model if policy.uses_large else None, "small": small if policy.uses_small else None}
-    models = {name: one for name, one in candidates.items() if one is not None}
+    models = models_in_use(model, small, policy)
     inputs = _inputs(models, input_ids, inputs_tensor, model_kwargs)
     for name, one in models.items():
         # For a decoder-only model transformers has drawn up a mask itself, and dropped it where nothing is padding.

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bild.engine.linear import Linear
-from bild.engine.t5.layers import FeedForward, Norm, in_heads, product, settle
+from bild.engine.t5.layers import Block, FeedForward, Norm, attend, in_heads, product, settle
 
 
 @dataclass(frozen=True)
@@ -54,20 +54,11 @@ class T5Encoder:
             places = attention_mask.flatten().nonzero().squeeze(-1)
             bias = bias.masked_fill((attention_mask == 0)[:, None, None, :], -torch.inf)
         bias = bias.expand(rows, -1, -1, -1)
-        flat = input_ids.flatten()
-        hidden = F.embedding(flat if places is None else flat[places], self._embedding)
+        block = Block((rows, width), places)
+        hidden = F.embedding(block.flat(input_ids).view(-1), self._embedding)
         for layer in self._layers:
-            block = _block(layer.qkv(layer.norm(hidden)), places, rows, width)
-            query, key, value = in_heads(block, 3, self._n_heads)
-            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)
-            mixed = mixed.transpose(1, 2).reshape(rows * width, -1)
-            hidden = settle(hidden + layer.out(mixed if places is None else mixed[places]))
+            joined = block.spread(layer.qkv(layer.norm(hidden)))
+            query, key, value = in_heads(joined, 3, self._n_heads)
+            hidden = settle(hidden + layer.out(block.flat(attend(query, key, value, bias))))
             hidden = settle(hidden + layer.feed_forward(hidden))
-        return _block(self._final_norm(hidden), places, rows, width)
-
-
-def _block(values: Tensor, places: Tensor | None, rows: int, width: int) -> Tensor:
-    """(N, X) of the tokens that count to (B, S, X)."""
-    if places is not None:
-        values = values.new_zeros(rows * width, values.shape[-1]).index_copy_(0, places, values)
-    return values.view(rows, width, -1)
+        return block.spread(self._final_norm(hidden))

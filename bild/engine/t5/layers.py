@@ -6,10 +6,12 @@ H heads, E feed-forward width.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
 from bild.engine.linear import Linear, make_linear
@@ -66,6 +68,34 @@ def settle(hidden: Tensor) -> Tensor:
         return hidden
     limit = torch.finfo(torch.float16).max - 1000
     return hidden.clamp(-limit, limit)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Where N tokens that count lie in a block of B rows and W columns: one behind the other for products, in their
+    places for attention."""
+
+    shape: tuple[int, int]
+    """B, W"""
+    places: Tensor | None
+    """(N,) of the flattened block, None if they fill it"""
+
+    def spread(self, values: Tensor) -> Tensor:
+        """(N, X) to (B, W, X); places that do not count hold zeros."""
+        if self.places is not None:
+            full = values.new_zeros(self.shape[0] * self.shape[1], values.shape[-1])
+            values = full.index_copy_(0, self.places, values)
+        return values.view(*self.shape, -1)
+
+    def flat(self, block: Tensor) -> Tensor:
+        """(B, W, ...) to (N, X)."""
+        values = block.reshape(self.shape[0] * self.shape[1], -1)
+        return values if self.places is None else values[self.places]
+
+
+def attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+    """(B, H, W, A / H) queries over T keys and values to (B, W, H, A / H). T5 does not scale its products."""
+    return F.scaled_dot_product_attention(query, keys, values, attn_mask=bias, scale=1.0).transpose(1, 2)
 
 
 def in_heads(values: Tensor, parts: int, n_heads: int) -> tuple[Tensor, ...]:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from bild.engine.encoder import encode
 from bild.engine.t5.decoder import DecoderLayer, T5Decoder
 from bild.engine.t5.encoder import T5Encoder
-from bild.engine.t5.layers import in_heads, settle
+from bild.engine.t5.layers import Block, attend, in_heads, settle
 
 
 @dataclass(frozen=True)
@@ -28,26 +28,12 @@ class _Step:
     """(N,)"""
     slots: Tensor
     """(N,) where their keys and values go among the B times C places of a cache"""
-    places: Tensor | None
-    """(N,) where they lie in the block, None if they fill it"""
-    shape: tuple[int, int]
-    """B, W"""
+    block: Block
+    """how they lie in B rows and W columns"""
     reach: int
     """columns of the cache that any of them may look at"""
     bias: Tensor
     """(B, H, W, reach) position bias, -inf ahead"""
-
-    def block(self, values: Tensor) -> Tensor:
-        """(N, X) to (B, W, X); places that do not count hold zeros."""
-        if self.places is not None:
-            full = values.new_zeros(self.shape[0] * self.shape[1], values.shape[-1])
-            values = full.index_copy_(0, self.places, values)
-        return values.view(*self.shape, -1)
-
-    def flat(self, block: Tensor) -> Tensor:
-        """(B, W, X) to (N, X)."""
-        values = block.reshape(self.shape[0] * self.shape[1], -1)
-        return values if self.places is None else values[self.places]
 
 
 class T5Runner:
@@ -131,7 +117,7 @@ class T5Runner:
             hidden = settle(hidden + self._attend_to_source(layer, source, step, hidden))
             hidden = settle(hidden + layer.feed_forward(hidden))
         self._lengths = [length + width for length, width in zip(self._lengths, widths, strict=True)]
-        return step.block(self._head(decoder.final_norm(hidden) * decoder.head_scale))
+        return step.block.spread(self._head(decoder.final_norm(hidden) * decoder.head_scale))
 
     def rollback(self, lengths: Sequence[int]) -> None:
         self._lengths = list(lengths)
@@ -143,7 +129,7 @@ class T5Runner:
             raise ValueError(f"the cache holds {self._capacity} tokens a row, {reach} are needed")
         columns = torch.arange(width, device=device)
         positions = torch.tensor(self._lengths, device=device).unsqueeze(-1) + columns
-        slots = (positions + torch.arange(rows, device=device).unsqueeze(-1) * self._capacity).flatten()
+        slots = positions + torch.arange(rows, device=device).unsqueeze(-1) * self._capacity
         places = None
         if min(widths) < width:
             counts = columns < torch.tensor(widths, device=device).unsqueeze(-1)
@@ -151,12 +137,11 @@ class T5Runner:
             positions = positions.clamp(max=self._capacity - 1)
         # Distance d is in column capacity + d of the table.
         distances = (positions + self._capacity).unsqueeze(-1) - torch.arange(reach, device=device)
-        flat = tokens.flatten()
+        block = Block((rows, width), places)
         return _Step(
-            tokens=flat if places is None else flat[places],
-            slots=slots if places is None else slots[places],
-            places=places,
-            shape=(rows, width),
+            tokens=block.flat(tokens).view(-1),
+            slots=block.flat(slots).view(-1),
+            block=block,
             reach=reach,
             bias=self._bias[:, distances].transpose(0, 1),
         )
@@ -174,10 +159,9 @@ class T5Runner:
         return layer.cross_out(self._attend(step, query, keys, values, self._source_bias))
 
     def _attend(self, step: _Step, query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-        """(N, A) queries over (B, H, T, A/H) keys and values to (N, A). T5 does not scale its products."""
-        (queries,) = in_heads(step.block(query), 1, self._decoder.n_heads)
-        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=1.0)
-        return step.flat(mixed.transpose(1, 2))
+        """(N, A) queries over (B, H, T, A/H) keys and values to (N, A)."""
+        (queries,) = in_heads(step.block.spread(query), 1, self._decoder.n_heads)
+        return step.block.flat(attend(queries, keys, values, bias))
 
 
 def _put(old: Tensor, rows: Tensor, new: Tensor) -> Tensor:
