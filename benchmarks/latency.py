@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         content |= options.run(options, bandwidth)
     except UserError as error:
         parser.error(" ".join(str(error).split()))
-    write(content, options.out)
+    content = write(content, options.out)
     say(f"wrote {options.out}")
     for one in content["skipped"]:
         say(f"left out: {one['name']} ({one['reason']})")
@@ -46,13 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(markdown(content))
 
 
-def write(content: dict[str, Any], path: Path) -> None:
-    """Whole or not at all; lists of numbers stay on one line."""
-    text = json.dumps(_rounded(content), indent=1, allow_nan=False)
+def write(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Whole or not at all; lists of numbers stay on one line. Returns what the file holds: ``content``, rounded."""
+    content = _rounded(content)
+    text = json.dumps(content, indent=1, allow_nan=False)
     text = re.sub(r"\[\s+([-+.\deE,\s]+?)\s+\]", lambda found: "[" + " ".join(found[1].split()) + "]", text)
     unfinished = path.with_name(path.name + ".part")
     unfinished.write_text(text + "\n", encoding="utf-8")
     os.replace(unfinished, path)
+    return content
 
 
 def _rounded(value: Any) -> Any:
