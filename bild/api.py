@@ -20,6 +20,7 @@ from bild.policies.base import Policy
 from bild.prompt import prompt_of
 from bild.rows import Request
 from bild.sampling import RowStreams, Sampler
+from bild.sources.base import DraftSource
 from bild.types import DecodeOutput
 
 DEFAULT_NEW_TOKENS = 128
@@ -31,8 +32,10 @@ class Call:
 
     models: dict[str, PreTrainedModel]
     """those that take part, "large" first"""
+    source: DraftSource | None
+    """what drafts in place of a small model"""
     inputs: dict[str, dict[str, Any]]
-    """what each of them is prefilled with"""
+    """what each runner is prefilled with"""
     policy: Policy
     prompt: Tensor
     """(B, P) int64 decoder start tokens, or prompts"""
@@ -49,7 +52,7 @@ class Call:
 @torch.no_grad()
 def generate(
     large: PreTrainedModel | None,
-    small: PreTrainedModel | None,
+    small: PreTrainedModel | DraftSource | None,
     input_ids: Tensor | None = None,
     *,
     policy: Policy,
@@ -68,7 +71,8 @@ def generate(
     decoder_input_ids: Tensor | None = None,
     **encoder_inputs: Any,
 ) -> DecodeOutput:
-    """Decode a batch with a large and a small model, both encoder-decoders or both decoder-only.
+    """Decode a batch with a large and a small model, both encoder-decoders or both decoder-only, or with a large one
+    and something else that drafts (``bild.sources``).
 
     ``input_ids`` (B, S) int64 and ``attention_mask`` (B, S), or whatever else the encoders take, by keyword
     (``input_features`` for Whisper). For decoder-only models they are the prompts, padded on the left. ``policy``
@@ -114,7 +118,7 @@ def generate(
 
 def resolve(
     large: PreTrainedModel | None,
-    small: PreTrainedModel | None,
+    small: PreTrainedModel | DraftSource | None,
     input_ids: Tensor | None = None,
     *,
     policy: Policy,
@@ -139,9 +143,8 @@ def resolve(
     sampler = Sampler(do_sample=do_sample, temperature=temperature, top_k=top_k, top_p=top_p)
     checks.check_models(large, small, policy)
     checks.check_mode(policy, sampler)
-    models = models_in_use(large, small, policy)
-    device = next(iter(models.values())).device
-    lead = models["small"] if large is None else large
+    models, source = models_in_use(large, small, policy), source_in_use(small, policy)
+    lead = next(iter(models.values())) if large is None else large
     if generation_config is not None:
         checks.check_generation_config(generation_config, given_by_user=True)
     config = _complete(generation_config, lead.generation_config)
@@ -155,11 +158,12 @@ def resolve(
         max_length=prompt.shape[1] + new_tokens,
         eos=list(checks.as_ids(config.eos_token_id)),
         encoder_input_ids=input_ids,
-        device=device,
+        device=lead.device,
     )
     return Call(
         models=models,
-        inputs=dict.fromkeys(models, inputs),
+        source=source,
+        inputs=dict.fromkeys(models if source is None else ("large", "small"), inputs),
         policy=policy,
         prompt=prompt,
         max_new_tokens=new_tokens,
@@ -189,8 +193,7 @@ def begin(call: Call, streamer: Any = None) -> tuple[Decoder, dict[str, Runner]]
     prompt, eos = call.prompt, checks.as_ids(call.config.eos_token_id)
     checks.check_lengths(call.max_new_tokens, prompt.shape[1], call.models)
     length = prompt.shape[1] + call.max_new_tokens
-    listed = {} if call.shortlist is None else {"small": listed_ids(call.shortlist, eos, call.models)}
-    runners = {name: make_runner(model, call.engine, length, listed.get(name)) for name, model in call.models.items()}
+    runners = _runners(call, length)
     request = Request(
         prompt=prompt,
         max_new_tokens=call.max_new_tokens,
@@ -212,11 +215,35 @@ def begin(call: Call, streamer: Any = None) -> tuple[Decoder, dict[str, Runner]]
 
 
 def models_in_use(
-    large: PreTrainedModel | None, small: PreTrainedModel | None, policy: Policy
+    large: PreTrainedModel | None, small: PreTrainedModel | DraftSource | None, policy: Policy
 ) -> dict[str, PreTrainedModel]:
-    """The models that take part, the large one first."""
-    candidates = {"large": large if policy.uses_large else None, "small": small if policy.uses_small else None}
+    """The models that take part, the large one first. A draft source works with the large one's weights or inputs."""
+    drafts = small if policy.uses_small else None
+    candidates = {
+        "large": large if policy.uses_large or isinstance(drafts, DraftSource) else None,
+        "small": None if isinstance(drafts, DraftSource) else drafts,
+    }
     return {name: model for name, model in candidates.items() if model is not None}
+
+
+def source_in_use(small: PreTrainedModel | DraftSource | None, policy: Policy) -> DraftSource | None:
+    """What drafts in place of a small model."""
+    return small if isinstance(small, DraftSource) and policy.uses_small else None
+
+
+def _runners(call: Call, length: int) -> dict[str, Runner]:
+    """A runner for each that takes part, for rows of at most ``length`` tokens, the large model's first."""
+    if call.source is not None:
+        if call.shortlist is not None:
+            raise ValueError(
+                f"a shortlist is for a small model's head, but {call.source} drafts; leave one out"
+            )
+        large, drafts = call.source.runners(call.models["large"], call.engine, length)
+        return {"large": large, "small": drafts}
+    listed = {}
+    if call.shortlist is not None:
+        listed["small"] = listed_ids(call.shortlist, checks.as_ids(call.config.eos_token_id), call.models)
+    return {name: make_runner(model, call.engine, length, listed.get(name)) for name, model in call.models.items()}
 
 
 def _complete(given: GenerationConfig | None, own: GenerationConfig) -> GenerationConfig:

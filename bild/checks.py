@@ -12,6 +12,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from bild.policies.base import Policy
 from bild.sampling import Sampler
+from bild.sources.base import DraftSource
 
 _ONE_SEQUENCE = {
     "num_beams": "two-model decoding writes one sequence; leave it at 1",
@@ -46,9 +47,14 @@ _POSITION_TABLES = ("embed_positions", "position_embeddings", "wpe")
 """What transformers' models call the embedding of their positions."""
 
 
-def check_models(large: PreTrainedModel | None, small: PreTrainedModel | None, policy: Policy) -> None:
+def check_models(large: PreTrainedModel | None, small: PreTrainedModel | DraftSource | None, policy: Policy) -> None:
     """The models that the policy needs are there, can write, are in eval mode, of one kind and on one device."""
-    needed = {"large": (large, policy.uses_large), "small": (small, policy.uses_small)}
+    needs_large, needs_small = policy.uses_large, policy.uses_small
+    if isinstance(small, DraftSource):
+        if needs_small:
+            _check_source(small, large, policy)
+        small, needs_large, needs_small = None, needs_large or needs_small, False
+    needed = {"large": (large, needs_large), "small": (small, needs_small)}
     for name, (model, is_needed) in needed.items():
         if not is_needed:
             continue
@@ -66,6 +72,15 @@ def check_models(large: PreTrainedModel | None, small: PreTrainedModel | None, p
             raise ValueError(f"the {name} model is in training mode, so dropout would change its output; call eval()")
     if large is not None and small is not None and policy.uses_large and policy.uses_small:
         _check_pair(large, small)
+
+
+def _check_source(source: DraftSource, large: PreTrainedModel | None, policy: Policy) -> None:
+    """It has a large model to draft for, and where nothing else writes, it can."""
+    if large is None:
+        raise ValueError(f"{source} drafts for a large model; pass large=...")
+    if not policy.uses_large and not source.writes_alone:
+        raise ValueError(f"{source} does not write whole texts, but {policy} has nothing else; use another policy")
+    source.check(large)
 
 
 def _why_unfit(model: PreTrainedModel) -> str | None:

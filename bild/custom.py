@@ -12,9 +12,10 @@ from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengt
 from transformers.generation.utils import GenerateDecoderOnlyOutput, GenerateEncoderDecoderOutput
 
 from bild import checks, processors
-from bild.api import Call, decode, models_in_use
+from bild.api import Call, decode, models_in_use, source_in_use
 from bild.policies.base import Policy
 from bild.sampling import Sampler
+from bild.sources.base import DraftSource
 
 
 def custom_generate(
@@ -24,7 +25,7 @@ def custom_generate(
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
     inputs_tensor: Tensor | None = None,
-    small: PreTrainedModel | None = None,
+    small: PreTrainedModel | DraftSource | None = None,
     policy: Policy | None = None,
     engine: str = "auto",
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
@@ -50,16 +51,19 @@ def custom_generate(
         top_p=generation_config.top_p,
     )
     checks.check_mode(policy, sampler)
-    models = models_in_use(model, small, policy)
+    models, source = models_in_use(model, small, policy), source_in_use(small, policy)
     inputs = _inputs(models, input_ids, inputs_tensor, model_kwargs)
     for name, one in models.items():
         # For a decoder-only model transformers has drawn up a mask itself, and dropped it where nothing is padding.
         pad = generation_config.pad_token_id if one.config.is_encoder_decoder else None
         if "encoder_outputs" not in inputs[name]:
             checks.check_inputs(inputs[name], {name: one}, pad)
+    if source is not None:
+        inputs["small"] = _read(model, input_ids, inputs_tensor, model_kwargs)
     output = decode(
         Call(
             models=models,
+            source=source,
             inputs=inputs,
             policy=policy,
             prompt=input_ids,
@@ -88,14 +92,22 @@ def _inputs(
         raise ValueError("decoder prompts of different lengths are not supported; decode their rows one by one")
     inputs: dict[str, dict[str, Any]] = {}
     for name, model in models.items():
-        if not model.config.is_encoder_decoder:
-            inputs[name] = {"input_ids": prompt}
-        elif name == "large":
-            inputs[name] = {"encoder_outputs": model_kwargs["encoder_outputs"]}
-        else:
-            inputs[name] = {model.main_input_name: source}
-        if model_kwargs.get("attention_mask") is not None:
-            inputs[name]["attention_mask"] = model_kwargs["attention_mask"]
+        inputs[name] = _read(model, prompt, source, model_kwargs)
+        if name == "large" and model.config.is_encoder_decoder:
+            del inputs[name][model.main_input_name]
+            inputs[name]["encoder_outputs"] = model_kwargs["encoder_outputs"]
+    return inputs
+
+
+def _read(
+    model: PreTrainedModel, prompt: Tensor, source: Tensor | None, model_kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """What a model of this kind reads: its source, or the prompt, and the mask."""
+    inputs: dict[str, Any] = (
+        {model.main_input_name: source} if model.config.is_encoder_decoder else {"input_ids": prompt}
+    )
+    if model_kwargs.get("attention_mask") is not None:
+        inputs["attention_mask"] = model_kwargs["attention_mask"]
     return inputs
 
 

@@ -8,7 +8,6 @@ lag behind by more (a prompt, a draft, the two tokens after a full-length draft)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,35 +18,8 @@ from bild.processors import process
 from bild.rows import Request, Rows
 from bild.tensors import columns_from, fit_vocabulary, spread, to_host, where
 from bild.trace import Recorder
+from bild.turn import Ruling, Turn
 from bild.types import DecodeOutput, Draft, Scores
-
-
-@dataclass(frozen=True)
-class _Turn:
-    """What the small model did in a round, per row."""
-
-    starts: list[int]
-    """tokens of the row before it"""
-    stopped: list[bool]
-    """the stop rule ended it"""
-    confidence: list[list[float]]
-    """the small model's largest plain probability at each drafted token"""
-
-    @property
-    def n_drafted(self) -> list[int]:
-        return [len(row) for row in self.confidence]
-
-
-@dataclass(frozen=True)
-class _Ruling:
-    """What becomes of a turn, per row: a ``Verdict`` on the host, and rows that were not verified standing whole."""
-
-    n_accepted: list[int]
-    next_token: list[int]
-    """-1 = none"""
-    skip_draft: list[bool]
-    confidence: list[float]
-    """the large model's largest plain probability where it wrote its token"""
 
 
 class Decoder:
@@ -77,9 +49,12 @@ class Decoder:
         was_open = list(rows.is_open)
         uniforms = self._draw_uniforms()
         turn = self._draft(None if uniforms is None else uniforms[:, :width])
-        verifying = self._to_be_verified(turn)
-        ruling = self._verify(turn, verifying, None if uniforms is None else uniforms[:, width:])
-        self._settle(turn, verifying, ruling)
+        draft = turn.as_draft(rows.tensor(turn.starts), self._vocab_size)
+        ruling = Ruling.standing(turn.n_drafted)
+        verifying = self._review(turn, draft, ruling)
+        if any(verifying):
+            self._verify(turn, draft, verifying, ruling, None if uniforms is None else uniforms[:, width:])
+        self._settle(turn, ruling)
         if self._request.on_settled is not None:
             settled = rows.tokens[0][turn.starts[0] :]
             self._request.on_settled(torch.tensor(settled, dtype=torch.long, device=self._device))
@@ -105,60 +80,94 @@ class Decoder:
         streams = self._request.streams
         return None if streams is None else streams.draw(2 * self._draft_width + 1, self._rows.is_open)
 
-    def _draft(self, uniforms: Tensor | None) -> _Turn:
-        """Let the small model write until its stop rule, its cap, an EOS or the length limit ends the turn."""
-        rows, policy, starts = self._rows, self._policy, self._rows.lengths
-        budgets = [min(rows.limit - start, self._draft_width) for start in starts]
+    def _draft(self, uniforms: Tensor | None) -> Turn:
+        """Let the small model write until its stop rule, its cap, an EOS or the length limit ends the turn, or until it
+        has nothing to say."""
+        rows, policy, turn = self._rows, self._policy, Turn.begin(self._rows.lengths)
+        budgets = [min(rows.limit - start, self._draft_width) for start in turn.starts]
         drafting = [
             is_open and not skips and budget > 0
             for is_open, skips, budget in zip(rows.is_open, self._skip_draft, budgets, strict=True)
         ]
-        turn = _Turn(starts, [False] * len(starts), [[] for _ in starts])
         step = 0
         while any(drafting):
-            scores = self._extend(self._small, "small", drafting, [0] * len(starts), 1)
+            scores = self._small_step(turn, drafting)
             n_drafted = torch.tensor(turn.n_drafted, device=self._device)
-            stops, tokens, sure = to_host(
-                policy.stop(scores.plain[:, 0], n_drafted),
-                scores.pick(None if uniforms is None else uniforms[:, step : step + 1])[:, 0],
-                scores.confidence,
+            written = scores.pick(None if uniforms is None else uniforms[:, step : step + 1])
+            token_probs = scores.confidence if uniforms is None else scores.plain_of(written)
+            stops, tokens, sure, probs = to_host(
+                policy.stop(scores.plain[:, 0], n_drafted), written[:, 0], scores.confidence, token_probs
             )
+            for row in _silent(scores, sure, drafting):
+                drafting[row] = False
             self._check_numbers(scores, sure, [int(drafts) for drafts in drafting], "small")
-            self._recorder.step("small", drafting)
             for row in where(drafting):
                 if stops[row]:
                     turn.stopped[row], drafting[row] = True, False
                     continue
                 rows.tokens[row].append(tokens[row])
                 turn.confidence[row] += sure[row]
+                turn.token_probs[row] += probs[row]
                 drafting[row] = not rows.is_eos(tokens[row]) and len(turn.confidence[row]) < budgets[row]
             step += 1
+        if policy.looks_ahead:
+            self._look_ahead(turn)
         return turn
 
-    def _to_be_verified(self, turn: _Turn) -> list[bool]:
-        """Open rows, without those that their draft has ended and that the policy lets go as they are."""
-        rows, policy = self._rows, self._policy
+    def _small_step(self, turn: Turn, taking_part: Sequence[bool]) -> Scores:
+        """The small model's view of the next position of the rows that take part."""
+        scores = self._extend(self._small, "small", taking_part, [0] * len(taking_part), 1)
+        self._recorder.step("small", taking_part)
+        if self._policy.keeps_scores:
+            turn.kept.append(scores)
+        return scores
 
-        def ends(row: int) -> bool:
-            tokens = rows.tokens[row]
-            at_eos = not policy.verify_eos and rows.is_eos(tokens[-1])
-            at_limit = not policy.verify_full and len(tokens) >= rows.limit
-            return len(turn.confidence[row]) > 0 and (at_eos or at_limit)
+    def _look_ahead(self, turn: Turn) -> None:
+        """One more position for the rows whose draft its cap has ended."""
+        rows, width = self._rows, self._draft_width
+        looking = [
+            n_drafted == width > 0 and length < rows.limit and not rows.is_eos(tokens[-1])
+            for n_drafted, length, tokens in zip(turn.n_drafted, rows.lengths, rows.tokens, strict=True)
+        ]
+        if any(looking):
+            scores = self._small_step(turn, looking)
+            self._check_numbers(scores, scores.confidence.tolist(), [int(looks) for looks in looking], "small")
 
-        return [is_open and not ends(row) for row, is_open in enumerate(rows.is_open)]
+    def _review(self, turn: Turn, draft: Draft, ruling: Ruling) -> list[bool]:
+        """Ask the policy about drafts that have reached the end of their rows. Returns the rows to be verified."""
+        rows = self._rows
+        drafted = [count > 0 for count in turn.n_drafted]
+        at_eos = [any_drafted and rows.is_eos(row[-1]) for any_drafted, row in zip(drafted, rows.tokens, strict=True)]
+        at_limit = [
+            any_drafted and length >= rows.limit for any_drafted, length in zip(drafted, rows.lengths, strict=True)
+        ]
+        ended = where([eos or limit for eos, limit in zip(at_eos, at_limit, strict=True)])
+        verifying = list(rows.is_open)
+        if ended:
+            flags = torch.tensor([at_eos, at_limit], device=self._device)
+            review = self._policy.review(draft, flags[0], flags[1])
+            settled, n_accepted, skip_draft = to_host(review.settled, review.n_accepted, review.skip_draft)
+            for row in ended:
+                if settled[row]:
+                    verifying[row] = False
+                    ruling.n_accepted[row], ruling.skip_draft[row] = n_accepted[row], skip_draft[row]
+        return verifying
 
-    def _verify(self, turn: _Turn, verifying: Sequence[bool], uniforms: Tensor | None) -> _Ruling:
-        """One pass of the large model over the drafts, and the policy's verdict; rows not verified stand whole."""
-        n_drafted, count = turn.n_drafted, len(verifying)
-        ruling = _Ruling(n_drafted, [-1] * count, [False] * count, [float("nan")] * count)
-        if not any(verifying):
-            return ruling
-        width = max(n_drafted) + 1
+    def _verify(
+        self, turn: Turn, draft: Draft, verifying: Sequence[bool], ruling: Ruling, uniforms: Tensor | None
+    ) -> None:
+        """One pass of the large model over the drafts, and the policy's verdict on them."""
+        width = draft.tokens.shape[1] + 1
+        n_drafted = turn.n_drafted
         scores = self._extend(self._large, "large", verifying, n_drafted, width)
-        draft = self._as_draft(turn)
         verdict = self._policy.verify(draft, scores, None if uniforms is None else uniforms[:, :width])
-        n_accepted, next_token, skip_draft, sure = to_host(
-            verdict.n_accepted, verdict.next_token, verdict.skip_draft, scores.confidence
+        none = torch.zeros_like(draft.stopped)
+        n_accepted, next_token, skip_draft, ignores_eos, sure = to_host(
+            verdict.n_accepted,
+            verdict.next_token,
+            none if verdict.skip_draft is None else verdict.skip_draft,
+            none if verdict.ignores_eos is None else verdict.ignores_eos,
+            scores.confidence,
         )
         self._recorder.step("large", verifying)
         positions = [drafted + 1 if verified else 0 for drafted, verified in zip(n_drafted, verifying, strict=True)]
@@ -167,22 +176,10 @@ class Decoder:
             ruling.n_accepted[row] = n_accepted[row]
             ruling.next_token[row] = next_token[row]
             ruling.skip_draft[row] = skip_draft[row]
+            ruling.ignores_eos[row] = ignores_eos[row]
             ruling.confidence[row] = sure[row][n_accepted[row]]
-        return ruling
 
-    def _as_draft(self, turn: _Turn) -> Draft:
-        """A turn as the tensors that policies work on."""
-        n_drafted = turn.n_drafted
-        longest = max(n_drafted)
-        confidence = [row + [0.0] * (longest - len(row)) for row in turn.confidence]
-        return Draft(
-            tokens=self._rows.tensor(turn.starts),
-            n_drafted=torch.tensor(n_drafted, device=self._device),
-            stopped=torch.tensor(turn.stopped, device=self._device),
-            confidence=torch.tensor(confidence, device=self._device).view(len(n_drafted), longest),
-        )
-
-    def _settle(self, turn: _Turn, verifying: Sequence[bool], ruling: _Ruling) -> None:
+    def _settle(self, turn: Turn, ruling: Ruling) -> None:
         """Make the ruling stand: drop the rejected, append the large model's token, close rows, roll caches back."""
         rows = self._rows
         for row in where(rows.is_open):
@@ -191,9 +188,9 @@ class Decoder:
             del tokens[start + accepted :]
             ended = accepted > 0 and rows.is_eos(tokens[-1])
             next_token = ruling.next_token[row]
-            if verifying[row] and not ended and next_token >= 0 and len(tokens) < rows.limit:
+            if not ended and next_token >= 0 and len(tokens) < rows.limit:
                 tokens.append(next_token)
-                ended = rows.is_eos(next_token) and not ruling.skip_draft[row]
+                ended = rows.is_eos(next_token) and not ruling.ignores_eos[row]
             ended = self._meets_criteria(row, start) or ended or len(tokens) >= rows.limit
             rows.is_open[row] = not ended
             self._recorder.round(
@@ -300,3 +297,9 @@ class Decoder:
                     "check its weights and dtype (float16 overflows in most T5 models: use bfloat16 or float32)"
                 )
             raise ValueError(f"no token is left for the {name} model {place}: the logits processors forbid all of them")
+
+
+def _silent(scores: Scores, confidence: Sequence[Sequence[float]], drafting: Sequence[bool]) -> list[int]:
+    """The rows in which a draft source has nothing to propose: it gives -inf to every id."""
+    unclear = [row for row in where(drafting) if confidence[row][0] != confidence[row][0]]
+    return [row for row in unclear if bool((scores.raw[row] == -torch.inf).all())]

@@ -16,6 +16,7 @@ from bild.decode import Decoder
 from bild.engine.runner import Runner
 from bild.policies.base import Policy
 from bild.sampling import RowStreams
+from bild.sources.base import DraftSource
 from bild.types import DecodeOutput
 
 Source = Sequence[int] | Tensor | Mapping[str, Tensor]
@@ -25,7 +26,7 @@ Numbered = tuple[int, Source]
 @torch.no_grad()
 def generate_many(
     large: PreTrainedModel | None,
-    small: PreTrainedModel | None,
+    small: PreTrainedModel | DraftSource | None,
     inputs: Iterable[Source],
     *,
     policy: Policy,
@@ -52,7 +53,7 @@ def generate_many(
     first = list(islice(pending, batch_size))
     if not first:
         return
-    device = next(model.device for model in (large, small) if model is not None)
+    device = next(model.device for model in (large, small) if isinstance(model, PreTrainedModel))
     sources = _collated(first, device)
     call = resolve(large, small, policy=policy, generator=generator, **sources, **keywords)
     _check_restartable(call)

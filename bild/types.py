@@ -41,6 +41,11 @@ class Scores:
         """(...) the largest plain probability."""
         return self.plain.amax(-1)
 
+    def plain_of(self, tokens: Tensor) -> Tensor:
+        """(...) the plain probability of the token ids (...), all of them among ``ids``."""
+        columns = tokens if self.ids is None else torch.searchsorted(self.ids, tokens)
+        return self.plain.gather(-1, columns.unsqueeze(-1)).squeeze(-1)
+
     def pick(self, uniforms: Tensor | None) -> Tensor:
         """(...) the token that the model writes at each position; ``uniforms`` (...) in [0, 1), unused when greedy."""
         columns = self.sampler.pick(self.processed, uniforms)
@@ -57,8 +62,29 @@ class Draft:
     """(B,) int64 tokens drafted, the discarded trigger not counted."""
     stopped: Tensor
     """(B,) bool, the stop rule ended the draft (and not its cap, an EOS or the length limit)."""
-    confidence: Tensor
-    """(B, K) the largest plain probability of the small model where it wrote the token."""
+    token_probs: Tensor
+    """(B, K) the small model's plain probability of each."""
+    small: Scores | None
+    """(B, K+1) positions of the small model, over the large model's vocabulary, for a policy that ``keeps_scores``.
+    The last of a row's ``n_drafted + 1`` holds nothing unless its stop rule ended the draft, or its cap did and the
+    policy ``looks_ahead``."""
+
+
+@dataclass(frozen=True)
+class Review:
+    """What a policy decides about drafts before the large model has seen them."""
+
+    settled: Tensor
+    """(B,) bool, the large model is not asked about this draft; the others are verified."""
+    n_accepted: Tensor
+    """(B,) int64 in 0..n_drafted, the drafted tokens of a settled row that stand."""
+    skip_draft: Tensor
+    """(B,) bool, the large model writes the next token of a settled row, if that goes on, without a draft."""
+
+    @classmethod
+    def standing(cls, draft: Draft, rows: Tensor) -> Review:
+        """The drafts of these (B,) bool rows stand as they are."""
+        return cls(settled=rows, n_accepted=draft.n_drafted, skip_draft=torch.zeros_like(rows))
 
 
 @dataclass(frozen=True)
@@ -69,8 +95,10 @@ class Verdict:
     """(B,) int64 in 0..n_drafted, the drafted tokens that stand."""
     next_token: Tensor
     """(B,) int64 what the large model writes after them; -1 = nothing."""
-    skip_draft: Tensor
-    """(B,) bool, the large model writes the next token too, whatever this one was (an EOS does not end the row)."""
+    skip_draft: Tensor | None = None
+    """(B,) bool, the large model writes the token after that too, without a draft; None = in no row."""
+    ignores_eos: Tensor | None = None
+    """(B,) bool, an EOS as the next token does not end the row; None = in no row."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ class Runner(Protocol):
         """Feed each row its first ``widths`` tokens, at its own length.
 
         ``tokens`` (B, W) int64, ``widths`` B numbers in 0..W; a row of width 0 is left alone. Returns logits
-        (B, W, V), meaningless from each row's width on; ``lengths`` grow by ``widths``.
+        (B, W, V), meaningless from each row's width on; ``lengths`` grow by ``widths``. A row of -inf alone means that
+        a draft source has nothing to propose there.
         """
 
     def rollback(self, lengths: Sequence[int]) -> None:

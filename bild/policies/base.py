@@ -2,41 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 
-from bild.types import Draft, Scores, Verdict
+from bild.types import Draft, Review, Scores, Verdict
 
 
-class Policy(Protocol):
-    """Decides when a draft ends and what of it stands. Stateless: one object serves any number of calls."""
+class Policy(ABC):
+    """Decides when a draft ends and what of it stands. Stateless: one object serves any number of calls.
+
+    The answers given here are those of a policy that drafts ``max_draft`` tokens and has all of them verified.
+    """
 
     @property
     def uses_small(self) -> bool:
         """The small model takes part."""
+        return True
 
     @property
     def uses_large(self) -> bool:
         """The large model takes part."""
+        return True
 
     @property
+    @abstractmethod
     def max_draft(self) -> int | None:
         """Tokens drafted in a round at most; None = up to the length limit."""
 
     @property
     def large_first(self) -> bool:
         """The large model writes the first token of every row."""
+        return False
 
     @property
-    def verify_eos(self) -> bool:
-        """A draft that ends in EOS is verified; if not, it ends the row as it is."""
+    def keeps_scores(self) -> bool:
+        """``verify`` compares distributions: the draft holds those of the small model."""
+        return False
 
     @property
-    def verify_full(self) -> bool:
-        """A draft that reaches the length limit is verified; if not, it ends the row as it is."""
+    def looks_ahead(self) -> bool:
+        """They reach one position beyond a draft that its cap has ended: one more small step."""
+        return False
 
-    def check(self, *, greedy: bool) -> None:
+    def check(self, *, greedy: bool) -> None:  # noqa: B027 (every mode is fine unless a policy says otherwise)
         """Raise ValueError where the policy cannot decode in this mode."""
 
     def stop(self, small_probs: Tensor, n_drafted: Tensor) -> Tensor:
@@ -44,7 +54,14 @@ class Policy(Protocol):
 
         Never sees the drawn token, so that any stop rule composes with exact verification.
         """
+        return torch.zeros_like(n_drafted, dtype=torch.bool)
 
+    def review(self, draft: Draft, at_eos: Tensor, at_limit: Tensor) -> Review:
+        """What is decided before the large model looks. Asked when a draft has reached the end of its row: (B,) bool
+        whether at an EOS, or at the length limit."""
+        return Review.standing(draft, torch.zeros_like(at_eos))
+
+    @abstractmethod
     def verify(self, draft: Draft, large: Scores, uniforms: Tensor | None) -> Verdict:
         """Judge a draft. ``large`` scores the (B, K+1) positions of the draft and the one after it; ``uniforms`` is
         (B, K+1), None when greedy. Rows that drafted fewer than K tokens use their first ``n_drafted + 1`` columns.

@@ -7,13 +7,14 @@ from typing import Literal
 
 from torch import Tensor
 
+from bild.policies.base import Policy
 from bild.policies.fallback import below_fallback
 from bild.policies.rollback import authors_rule, paper_rule
-from bild.types import Draft, Scores, Verdict
+from bild.types import Draft, Review, Scores, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
-class BigLittle:
+class BigLittle(Policy):
     """The small model writes while it is sure; the large model checks, replaces what surprises it, and goes on.
 
     Raises ValueError on values outside the ranges given here.
@@ -29,9 +30,6 @@ class BigLittle:
     """verify a draft that ends in EOS; Algorithm 1 lets it end the row as it is"""
     rule: Literal["paper", "authors"] = "paper"
     """"paper" = Algorithm 1; "authors" = their published loop, token for token, greedy only"""
-
-    uses_small = True
-    uses_large = True
 
     def __post_init__(self) -> None:
         if not self.fallback >= 0:
@@ -53,16 +51,16 @@ class BigLittle:
     def large_first(self) -> bool:
         return self.rule == "authors"
 
-    @property
-    def verify_full(self) -> bool:
-        return self.rule == "paper"
-
     def check(self, *, greedy: bool) -> None:
         if self.rule == "authors" and not greedy:
             raise ValueError("rule='authors' is greedy only; use rule='paper' or do_sample=False")
 
     def stop(self, small_probs: Tensor, n_drafted: Tensor) -> Tensor:
         return below_fallback(small_probs, self.fallback)
+
+    def review(self, draft: Draft, at_eos: Tensor, at_limit: Tensor) -> Review:
+        ends = at_eos & (not self.verify_eos)
+        return Review.standing(draft, ends | at_limit if self.rule == "authors" else ends)
 
     def verify(self, draft: Draft, large: Scores, uniforms: Tensor | None) -> Verdict:
         if self.rule == "authors":

@@ -43,11 +43,7 @@ def paper_rule(draft: Draft, large: Scores, uniforms: Tensor | None, rollback: f
     choice = large.pick(uniforms)
     over = over_threshold(draft, torch.log_softmax(large.processed, -1), rollback)
     n_accepted = first_true(over & (choice[:, :width] != draft.tokens), otherwise=draft.n_drafted)
-    return Verdict(
-        n_accepted=n_accepted,
-        next_token=_at(choice, n_accepted),
-        skip_draft=torch.zeros_like(draft.stopped),
-    )
+    return Verdict(n_accepted=n_accepted, next_token=_at(choice, n_accepted))
 
 
 def authors_rule(draft: Draft, large: Scores, rollback: float) -> Verdict:
@@ -64,7 +60,7 @@ def authors_rule(draft: Draft, large: Scores, rollback: float) -> Verdict:
     rolls_back = (first_over < draft.n_drafted) & (_at(choice, first_over) != token_there)
     n_accepted = torch.where(rolls_back, first_over, draft.n_drafted)
     next_token = torch.where(rolls_back, _at(choice, n_accepted), _at(large.processed.argmax(-1), n_accepted))
-    return Verdict(n_accepted=n_accepted, next_token=next_token, skip_draft=rolls_back)
+    return Verdict(n_accepted=n_accepted, next_token=next_token, skip_draft=rolls_back, ignores_eos=rolls_back)
 
 
 def _at(values: Tensor, columns: Tensor) -> Tensor:

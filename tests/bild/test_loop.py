@@ -11,6 +11,7 @@ import torch
 from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 import bild
+from bild.policies.base import Policy
 from bild.policies.rollback import first_true, is_drafted
 from bild.types import DecodeOutput, RowStats, Verdict
 from tests.bild.fakes import counting, reasons, run
@@ -22,28 +23,17 @@ VOCAB = 20
 
 
 @dataclass(frozen=True)
-class Reticent:
+class Reticent(Policy):
     """The large model replaces the first token that it would not have written, and otherwise writes nothing."""
 
-    uses_small = uses_large = True
     max_draft = 2
-    large_first = False
-    verify_eos = verify_full = True
-
-    def check(self, *, greedy):
-        """Every mode is fine."""
-
-    def stop(self, small_probs, n_drafted):
-        return torch.zeros_like(n_drafted, dtype=torch.bool)
 
     def verify(self, draft, large, uniforms):
         choice = large.pick(uniforms)
         wrong = (choice[:, :-1] != draft.tokens) & is_drafted(draft)
         n_accepted = first_true(wrong, otherwise=draft.n_drafted)
         replacement = choice.gather(1, n_accepted.unsqueeze(-1)).squeeze(-1)
-        return Verdict(
-            n_accepted, torch.where(n_accepted < draft.n_drafted, replacement, -1), torch.zeros_like(draft.stopped)
-        )
+        return Verdict(n_accepted, torch.where(n_accepted < draft.n_drafted, replacement, -1))
 
 
 def test_a_policy_may_write_nothing_after_a_draft():

@@ -35,7 +35,8 @@ def draft(tokens: list[list[int]], n_drafted: list[int] | None = None, stopped: 
         tokens=ids,
         n_drafted=torch.tensor([ids.shape[1]] * len(tokens) if n_drafted is None else n_drafted),
         stopped=torch.tensor([False] * len(tokens) if stopped is None else stopped),
-        confidence=torch.ones(ids.shape),
+        token_probs=torch.ones(ids.shape),
+        small=None,
     )
 
 
@@ -44,7 +45,8 @@ def verdict(policy: bild.BigLittle, drafted: Draft, large: Scores, uniforms: Ten
 
 
 def answers(given: Verdict) -> list[tuple[int, int, bool]]:
-    return list(zip(given.n_accepted.tolist(), given.next_token.tolist(), given.skip_draft.tolist(), strict=True))
+    skips = torch.zeros_like(given.n_accepted, dtype=torch.bool) if given.skip_draft is None else given.skip_draft
+    return list(zip(given.n_accepted.tolist(), given.next_token.tolist(), skips.tolist(), strict=True))
 
 
 # Fallback
@@ -198,7 +200,7 @@ def test_authors_a_row_without_a_draft_writes_its_processed_choice():
 
 
 def test_what_the_policies_ask_of_the_loop():
-    fields = ("uses_small", "uses_large", "max_draft", "large_first", "verify_eos", "verify_full")
+    fields = ("uses_small", "uses_large", "max_draft", "large_first", "keeps_scores", "looks_ahead")
     asked = {
         "paper": bild.BigLittle(),
         "tail": bild.BigLittle(verify_eos=True, draft_length=3),
@@ -207,12 +209,30 @@ def test_what_the_policies_ask_of_the_loop():
         "small": bild.SmallOnly(),
     }
     assert {name: tuple(getattr(policy, field) for field in fields) for name, policy in asked.items()} == {
-        "paper": (True, True, 10, False, False, True),
-        "tail": (True, True, 3, False, True, True),
+        "paper": (True, True, 10, False, False, False),
+        "tail": (True, True, 3, False, False, False),
         "authors": (True, True, 10, True, False, False),
-        "large": (False, True, 0, False, True, True),
+        "large": (False, True, 0, False, False, False),
         "small": (True, False, None, False, False, False),
     }
+
+
+@pytest.mark.parametrize(
+    ("policy", "settled"),
+    [
+        (bild.BigLittle(), [True, False]),
+        (bild.BigLittle(verify_eos=True), [False, False]),
+        (bild.BigLittle(rule="authors"), [True, True]),
+        (bild.SmallOnly(), [True, True]),
+    ],
+    ids=str,
+)
+def test_drafts_that_stand_because_their_row_ends(policy, settled):
+    at_eos, at_limit = torch.tensor([True, False]), torch.tensor([False, True])
+    review = policy.review(draft([[A, B], [A, B]], n_drafted=[1, 2]), at_eos, at_limit)
+    assert review.settled.tolist() == settled
+    assert review.n_accepted.tolist() == [1, 2]
+    assert review.skip_draft.tolist() == [False, False]
 
 
 def test_large_only_writes_its_choice_at_the_only_position():

@@ -1,0 +1,1 @@
+"""What drafts in place of a second model."""

@@ -1,0 +1,87 @@
+"""What a round has come to so far: numbers of each row on the host, and as the tensors that policies work on.
+
+B rows, K the longest draft of the round, V the vocabulary. Knows no model and no policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from bild.tensors import spread
+from bild.types import Draft, Scores
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What the small model did, per row."""
+
+    starts: list[int]
+    """tokens of the row before it"""
+    stopped: list[bool]
+    """the stop rule ended it"""
+    confidence: list[list[float]]
+    """the small model's largest plain probability at each drafted token"""
+    token_probs: list[list[float]]
+    """its plain probability of the token itself"""
+    kept: list[Scores] = field(default_factory=list)
+    """(B, 1) positions of each step, where the policy keeps them"""
+
+    @classmethod
+    def begin(cls, starts: list[int]) -> Turn:
+        """Nothing is drafted yet."""
+        return cls(starts, [False] * len(starts), [[] for _ in starts], [[] for _ in starts])
+
+    @property
+    def n_drafted(self) -> list[int]:
+        return [len(row) for row in self.confidence]
+
+    def as_draft(self, tokens: Tensor, vocab_size: int) -> Draft:
+        """As a policy sees it; ``tokens`` (B, K) are what was drafted."""
+        device, (rows, longest) = tokens.device, tokens.shape
+        probs = [row + [0.0] * (longest - len(row)) for row in self.token_probs]
+        return Draft(
+            tokens=tokens,
+            n_drafted=torch.tensor(self.n_drafted, device=device),
+            stopped=torch.tensor(self.stopped, device=device),
+            token_probs=torch.tensor(probs, device=device).view(rows, longest),
+            small=_joined(self.kept, longest + 1, vocab_size) if self.kept else None,
+        )
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """What becomes of a turn, per row."""
+
+    n_accepted: list[int]
+    next_token: list[int]
+    """-1 = none"""
+    skip_draft: list[bool]
+    ignores_eos: list[bool]
+    confidence: list[float]
+    """the large model's largest plain probability where it wrote its token"""
+
+    @classmethod
+    def standing(cls, n_drafted: list[int]) -> Ruling:
+        """Every draft stands whole."""
+        count = len(n_drafted)
+        return cls(list(n_drafted), [-1] * count, [False] * count, [False] * count, [float("nan")] * count)
+
+
+def _joined(steps: Sequence[Scores], width: int, vocab_size: int) -> Scores:
+    """(B, 1) positions of each step as (B, width) over the whole vocabulary, zeros where there was no step."""
+
+    def join(logits: Sequence[Tensor]) -> Tensor:
+        whole = [
+            one if step.ids is None else spread(one, step.ids, vocab_size)
+            for one, step in zip(logits, steps, strict=True)
+        ]
+        return torch.nn.functional.pad(torch.cat(whole, dim=1), (0, 0, 0, width - len(steps)))
+
+    raw = join([step.raw for step in steps])
+    untouched = all(step.processed is step.raw for step in steps)
+    processed = raw if untouched else join([step.processed for step in steps])
+    return Scores(raw=raw, processed=processed, sampler=steps[0].sampler)
