@@ -235,9 +235,7 @@ def _runners(call: Call, length: int) -> dict[str, Runner]:
     """A runner for each that takes part, for rows of at most ``length`` tokens, the large model's first."""
     if call.source is not None:
         if call.shortlist is not None:
-            raise ValueError(
-                f"a shortlist is for a small model's head, but {call.source} drafts; leave one out"
-            )
+            raise ValueError(f"a shortlist is for a small model's head, but {call.source} drafts; leave one out")
         large, drafts = call.source.runners(call.models["large"], call.engine, length)
         return {"large": large, "small": drafts}
     listed = {}
