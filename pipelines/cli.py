@@ -110,6 +110,8 @@ def explained(error: Exception, config_name: str) -> str | None:
     if isinstance(error, OmegaConfBaseException):
         # Resolvers of this module raise a UserError, which OmegaConf wraps.
         return first_line(error).removeprefix("UserError raised while resolving interpolation: ")
+    if str(error).startswith("Config group override must be a string"):  # Hydra's bare ValueError
+        return _without_choice()
     if isinstance(error, OSError) and error.filename is not None:  # without a file it is not about the disk
         return f"{error.filename}: {error.strerror}; choose another path, or mend its permissions"
     return None
@@ -135,6 +137,14 @@ def _refused(error: HydraException, config_name: str) -> str:
     if several := re.match(r"Ambiguous value for argument '(.+)'", told):
         return f"{several[1]}: more than one value; add -m to run them one after the other"
     return told
+
+
+def _without_choice() -> str:
+    """Which group of the command line was given something else than the name of a choice."""
+    words = [word.partition("=") for word in sys.argv[1:] if (CONF / word.partition("=")[0]).is_dir()]
+    group, _, value = next(word for word in words if not (CONF / word[0] / f"{word[2]}.yaml").is_file())
+    choices = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return f"{group}={value}: must name a choice; choose one of {', '.join(choices)}"
 
 
 def _keys(config_name: str) -> list[str]:

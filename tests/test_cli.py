@@ -49,6 +49,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
         ("finetune large=a small=b", "large: there is no such key here"),
         ("finetune model=tiny-smal", "model=tiny-smal: there is no such choice; did you mean tiny-small"),
         ("evaluate bild=bert", "bild=bert: there is no such choice; choose one of big_little, large_only, small_only"),
+        ("evaluate seed=1 bild=null", "bild=null: must name a choice; choose one of big_little, "),
         (
             "finetune experiment=finetune_gird",
             "experiment=finetune_gird: there is no such choice; did you mean fine",
