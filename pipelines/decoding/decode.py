@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from bild.policies.base import Policy
 from pipelines.cli import UserError
 from pipelines.data.task import Task
 from pipelines.decoding.rows import DecodedRow, kept_tokens
-from pipelines.decoding.store import ChunkStore
+from pipelines.decoding.store import ChunkStore, Row
 
 CHUNK = 64  # rows, rounded up to whole batches: what a killed run loses at most
 
@@ -108,37 +108,65 @@ def decode_rows(
     policy: Policy,
     inputs: Sequence[list[int]],
     batch_size: int,
-    store: ChunkStore | None,
+    store: ChunkStore[DecodedRow] | None,
     label: str | None,
+    rows: Sequence[int] | None = None,
 ) -> list[DecodedRow]:
-    """Decode N rows of token ids with one policy, in batches of similar length.
+    """Decode rows of token ids with one policy, in batches of similar length.
 
     Args:
-        store: keeps finished chunks, so that a killed run goes on where it stopped; it must belong to exactly these
-            arguments (``pair.pair_key``).
+        inputs: of the whole split, N of them.
+        store, label: as in ``in_chunks``; the store must belong to exactly these arguments (``pair.pair_key``).
+        rows: which of the inputs to decode; None = all of them.
+
+    Returns:
+        One decoded row for each of ``rows``, in their order.
+    """
+
+    def answer(batch: Sequence[int]) -> list[DecodedRow]:
+        return decoder.decode(policy, [inputs[row] for row in batch], batch)
+
+    return in_chunks(range(len(inputs)) if rows is None else rows, inputs, answer, batch_size, store, label)
+
+
+def in_chunks(
+    rows: Sequence[int],
+    inputs: Sequence[list[int]],
+    answer: Callable[[Sequence[int]], list[Row]],
+    batch_size: int,
+    store: ChunkStore[Row] | None,
+    label: str | None,
+) -> list[Row]:
+    """What ``answer`` makes of the inputs of these rows, in batches of similar length, kept as it is made.
+
+    Args:
+        rows: indices of distinct inputs.
+        inputs: of the whole split.
+        answer: a batch of indices to one result each.
+        store: keeps finished chunks, so that a killed run goes on where it stopped; None = nothing is kept.
         label: of the progress bar; None = no bar.
 
     Returns:
-        One decoded row per input, in their order.
+        One result for each of ``rows``, in their order.
     """
     # Longest first: memory runs out at once or never, and the progress bar is pessimistic rather than optimistic.
-    order = sorted(range(len(inputs)), key=lambda row: -len(inputs[row]))
-    decoded: dict[int, DecodedRow] = {}
+    order = sorted(rows, key=lambda row: -len(inputs[row]))
+    found: dict[int, Row] = {}
     hidden = label is None
-    with tqdm(total=len(inputs), desc=label, unit="row", dynamic_ncols=True, leave=False, disable=hidden) as progress:
+    with tqdm(total=len(order), desc=label, unit="row", dynamic_ncols=True, leave=False, disable=hidden) as progress:
         for chunk_index, chunk in enumerate(_chunks(order, _chunk_size(batch_size))):
-            rows = None if store is None else store.read(chunk_index, chunk)
-            if rows is None:
-                rows = []
+            results = None if store is None else store.read(chunk_index, chunk)
+            if results is None:
+                results = []
                 for batch in _chunks(chunk, batch_size):
-                    rows += decoder.decode(policy, [inputs[row] for row in batch], batch)
+                    results += answer(batch)
                     progress.update(len(batch))
                 if store is not None:
-                    store.write(chunk_index, chunk, rows)
+                    store.write(chunk_index, chunk, results)
             else:
                 progress.update(len(chunk))
-            decoded.update(zip(chunk, rows, strict=True))
-    return [decoded[row] for row in range(len(inputs))]
+            found.update(zip(chunk, results, strict=True))
+    return [found[row] for row in rows]
 
 
 def source_ids(sources: Sequence[str], tokenizer: PreTrainedTokenizerBase, task: Task) -> list[list[int]]:

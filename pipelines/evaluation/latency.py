@@ -103,7 +103,7 @@ def measure(
         return timings
     _warm(decoder, policies, inputs, pending)
     progress = tqdm(pending, desc="timing, one by one", unit="row", dynamic_ncols=True, leave=False)
-    with _no_garbage_collection():
+    with no_garbage_collection():
         for index, row in enumerate(progress):
             names = list(policies)
             turn = index % len(names)
@@ -133,7 +133,7 @@ def _warm(decoder: Decoder, policies: Mapping[str, Policy], inputs: Sequence[lis
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
     """A collection would be charged to whichever method runs at that moment; the caller collects between rows."""
     gc.collect()
     # What is alive now is left out of later collections, which makes them fast.

@@ -45,7 +45,7 @@ INK = "#010203"
 
 def quality_latency(results: Sequence[Result]) -> str:
     """Quality against time per example relative to the large model alone, one point a policy, with intervals."""
-    figure, axes = _figure(7.6, 4.4)
+    figure, axes = empty_figure(7.6, 4.4)
     metric = results[0].content["task"]["metric"]
     shown = lines(results)
     for line in shown:
@@ -76,12 +76,12 @@ def quality_latency(results: Sequence[Result]) -> str:
     title = f"the number beside a point is {varying[0]}" if varying else None
     legend = axes.legend(frameon=False, fontsize=8, title=title, title_fontsize=8, labelcolor=INK, loc="best")
     legend.get_title().set_color(INK)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def latency_distribution(milliseconds: dict[str, Sequence[float]]) -> str:
     """Time per example by method: the middle half as a box, the middle four fifths as a line, every example a dot."""
-    figure, axes = _figure(7.6, 0.9 + 0.62 * len(milliseconds))
+    figure, axes = empty_figure(7.6, 0.9 + 0.62 * len(milliseconds))
     names = list(milliseconds)[::-1]
     values = [milliseconds[name] for name in names]
     for height, one in enumerate(values, start=1):
@@ -103,12 +103,12 @@ def latency_distribution(milliseconds: dict[str, Sequence[float]]) -> str:
     )
     axes.set_xlim(left=0)
     axes.set_xlabel("milliseconds per example, one at a time")
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def who_wrote(methods: Sequence[dict[str, Any]]) -> str:
     """Tokens by writer as a share of the written ones, and how many drafted tokens were thrown away on top."""
-    figure, axes = _figure(7.6, 1.3 + 0.5 * len(methods))
+    figure, axes = empty_figure(7.6, 1.3 + 0.5 * len(methods))
     shown = list(methods)[::-1]
     for height, entry in enumerate(shown):
         by, left = entry["written_by"], 0.0
@@ -131,7 +131,7 @@ def who_wrote(methods: Sequence[dict[str, Any]]) -> str:
     axes.set_yticks(range(len(shown)), [entry["label"] for entry in shown])
     axes.set_xlabel("% of the written tokens; to the right of 100: drafted and thrown away")
     axes.set_xlim(left=0)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def varying_fields(results: Sequence[Result]) -> list[str]:
@@ -174,7 +174,7 @@ def _error(entries: Sequence[dict[str, Any]]) -> list[list[float]]:
     return [below, above]
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def empty_figure(width: float, height: float) -> tuple[Figure, Axes]:
     """An empty plot in inches, without frame or background."""
     from matplotlib.figure import Figure
 
@@ -192,7 +192,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _svg(figure: Figure) -> str:
+def svg_text(figure: Figure) -> str:
     """The figure as an ``<svg>`` element, text kept as text."""
     import matplotlib as mpl
 

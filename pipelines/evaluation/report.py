@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from pipelines.cli import counted
@@ -46,18 +46,23 @@ def write_report(results: Sequence[Result], path: Path) -> Path:
     Raises:
         UserError: the examples of a result that shows them cannot be read.
     """
+    template = page_template(Path(__file__).parent, "report.html.j2")
+    sections = [_section(group) for group in table.groups(results)]
+    html = template.render(sections=sections, reasons=plots.REASONS, colours=plots.COLOURS)
+    write_text(html, path)
+    return path
+
+
+def page_template(folder: Path, name: str) -> Template:
+    """A template in ``folder`` that may extend ``page.html.j2`` and use what else lies beside it here."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([folder, Path(__file__).parent]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    template = environment.get_template("report.html.j2")
-    sections = [_section(group) for group in table.groups(results)]
-    html = template.render(sections=sections, reasons=plots.REASONS, colours=plots.COLOURS)
-    write_text(html, path)
-    return path
+    return environment.get_template(name)
 
 
 def report_path(results: Sequence[Result]) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 import torch
 
@@ -11,7 +12,7 @@ import bild
 from pipelines.cli import UserError
 from pipelines.decoding import decode
 from pipelines.decoding.decode import Decoder, Decoding
-from pipelines.decoding.store import ChunkStore
+from pipelines.decoding.store import ChunkStore, Format
 from tests.evaluation.conftest import make_task
 
 POLICY = bild.BigLittle(fallback=0.3, rollback=1.0, draft_length=4)
@@ -120,3 +121,24 @@ def test_padding_is_masked(models, tokenizer):
     assert ids.tolist() == [[5, 6, 1], [7, 0, 0]]
     assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
     assert ids.dtype == mask.dtype == torch.long
+
+
+def test_some_rows_of_a_split_are_decoded_as_among_all(models, dataset, tokenizer, task):
+    sampled = Decoding(max_new_tokens=8, do_sample=True, seed=3)
+    decoder = Decoder(models["large"], models["small"], tokenizer, sampled)
+    inputs = decode.source_ids(dataset["source"], tokenizer, task)
+    everything = decode.decode_rows(decoder, POLICY, inputs, 4, None, None)
+    some = decode.decode_rows(decoder, POLICY, inputs, 4, None, None, rows=[7, 2, 5])
+    assert some == [everything[row] for row in (7, 2, 5)]
+
+
+def test_a_store_keeps_rows_of_any_format(tmp_path):
+    schema = pa.schema([("row", pa.int64()), ("length", pa.float64())])
+    store = ChunkStore(
+        tmp_path, Format(schema, lambda row, one: {"row": row, "length": one}, lambda record: record["length"])
+    )
+    inputs = [[1], [1, 2, 3], [1, 2]]
+    found = decode.in_chunks(range(3), inputs, lambda rows: [len(inputs[row]) / 2 for row in rows], 2, store, None)
+    assert found == [0.5, 1.5, 1.0]
+    again = decode.in_chunks(range(3), inputs, lambda rows: pytest.fail("asked again"), 2, store, None)
+    assert again == found
