@@ -127,9 +127,12 @@ def test_some_rows_of_a_split_are_decoded_as_among_all(models, dataset, tokenize
     sampled = Decoding(max_new_tokens=8, do_sample=True, seed=3)
     decoder = Decoder(models["large"], models["small"], tokenizer, sampled)
     inputs = decode.source_ids(dataset["source"], tokenizer, task)
-    everything = decode.decode_rows(decoder, POLICY, inputs, 4, None, None)
-    some = decode.decode_rows(decoder, POLICY, inputs, 4, None, None, rows=[7, 2, 5])
+    everything, some = (
+        [row.tokens for row in decode.decode_rows(decoder, POLICY, inputs, 4, None, None, rows=rows)]
+        for rows in (None, [7, 2, 5])
+    )
     assert some == [everything[row] for row in (7, 2, 5)]
+    assert len({*map(tuple, some)}) == 3
 
 
 def test_a_store_keeps_rows_of_any_format(tmp_path):
