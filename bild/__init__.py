@@ -9,6 +9,7 @@ from bild.engine.prepared import forget
 from bild.many import generate_many
 from bild.policies.big_little import BigLittle
 from bild.policies.single import LargeOnly, SmallOnly
+from bild.sources.early_exit import EarlyExit
 from bild.trace import write_json_lines
 from bild.types import DecodeOutput, RowStats, TokenTrace
 
@@ -17,6 +18,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BigLittle",
     "DecodeOutput",
+    "EarlyExit",
     "LargeOnly",
     "RowStats",
     "SmallOnly",

@@ -9,7 +9,11 @@ from bild.engine.hf import huggingface_runner
 from bild.engine.prepared import t5_halves, why_not_t5
 from bild.engine.runner import Runner
 from bild.engine.shortlist import ShortlistRunner
+from bild.engine.t5.decoder import T5Decoder
+from bild.engine.t5.early_exit import t5_early_exit
 from bild.engine.t5.runner import T5Runner
+from bild.engine.t5.state import T5State
+from bild.engine.truncated import truncated
 
 ENGINES = ("auto", "hf", "static", "static+int8")
 
@@ -24,17 +28,39 @@ def make_runner(model: PreTrainedModel, engine: str, max_length: int, listed: Te
     Raises:
         ValueError: no such engine, or it does not serve this model.
     """
+    parts = _t5_parts(model, engine, max_length)
+    if parts is None:
+        runner = huggingface_runner(model)
+        return runner if listed is None else ShortlistRunner(runner, listed)
+    return T5Runner(*parts, listed)
+
+
+def make_early_exit(model: PreTrainedModel, engine: str, max_length: int, layers: int) -> tuple[Runner, Runner]:
+    """Runners of a model and of the first ``layers`` of its decoder layers with its head. They share what they compute
+    on this package's own step; on transformers' forward each computes for itself.
+
+    Raises:
+        ValueError: as ``make_runner``.
+    """
+    parts = _t5_parts(model, engine, max_length)
+    if parts is None:
+        return huggingface_runner(model), huggingface_runner(truncated(model, layers))
+    return t5_early_exit(*parts, layers)
+
+
+def _t5_parts(model: PreTrainedModel, engine: str, max_length: int) -> tuple[T5Decoder, T5State] | None:
+    """What T5 runners are made of; None if transformers' own forward is to run the model."""
     check_engine(engine)
     reason = None if engine == "hf" else why_not_t5(model)
     if engine == "hf" or (engine == "auto" and reason is not None):
-        runner = huggingface_runner(model)
-        return runner if listed is None else ShortlistRunner(runner, listed)
+        return None
     if reason is not None:
         raise ValueError(f"engine={engine!r} cannot run this model: {reason}; use engine='hf'")
     int8 = engine == "static+int8"
     if int8 and model.device.type != "cpu":
         raise ValueError(f"engine={engine!r} runs on the CPU, the model is on {model.device}; use engine='static'")
-    return T5Runner(model, *t5_halves(model, int8=int8), max_length, listed)
+    encoder, decoder = t5_halves(model, int8=int8)
+    return decoder, T5State(model, encoder, decoder, max_length)
 
 
 def check_engine(engine: str) -> None:

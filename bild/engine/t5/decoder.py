@@ -48,6 +48,14 @@ class T5Decoder:
         self.head_scale = config.d_model**-0.5 if getattr(config, "scale_decoder_outputs", False) else 1.0
         self._attention = model.decoder.block[0].layer[0].SelfAttention
 
+    @property
+    def all_layers(self) -> range:
+        return range(len(self.layers))
+
+    def ready_for_head(self, hidden: Tensor) -> Tensor:
+        """(N, D) after any layer to what the head reads: T5's final norm, and its scale."""
+        return self.final_norm(hidden) * self.head_scale
+
     def head(self, ids: Tensor | None) -> Linear:
         """D to the logits of all ids, or of the listed ones (V',) alone; the last list's is kept."""
         if ids is None:

@@ -1,64 +1,25 @@
-"""A decoder step over preallocated caches, in which every row stands at its own length.
-
-Only the tokens that count are computed: rows of different width lie one behind the other, and meet in attention alone.
-"""
+"""``Runner`` over a T5: every row stands at its own length, and a rollback moves no data."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
-from transformers import PreTrainedModel
 
-from bild.engine.encoder import encode
-from bild.engine.t5.decoder import DecoderLayer, T5Decoder
-from bild.engine.t5.encoder import T5Encoder
-from bild.engine.t5.layers import Block, attend, in_heads, settle
-
-
-@dataclass(frozen=True)
-class _Step:
-    """The geometry of one call of ``extend``: N tokens that count, in a block of B rows and W columns."""
-
-    tokens: Tensor
-    """(N,)"""
-    slots: Tensor
-    """(N,) where their keys and values go among the B times C places of a cache"""
-    block: Block
-    """how they lie in B rows and W columns"""
-    reach: int
-    """columns of the cache that any of them may look at"""
-    bias: Tensor
-    """(B, H, W, reach) position bias, -inf ahead"""
+from bild.engine.t5.decoder import T5Decoder
+from bild.engine.t5.state import T5State
 
 
 class T5Runner:
-    """``Runner`` over a T5. Caches are sized for ``max_length`` tokens a row; rollback moves no data.
+    """``Runner`` over the rows of a ``T5State``. ``listed``: the ids that logits are wanted of, None = all."""
 
-    ``encoder`` None = the model's own forward encodes. ``listed``: the ids that logits are wanted of, None = all.
-    """
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        encoder: T5Encoder | None,
-        decoder: T5Decoder,
-        max_length: int,
-        listed: Tensor | None,
-    ) -> None:
-        self._model = model
-        self._encoder = encoder
+    def __init__(self, decoder: T5Decoder, state: T5State, listed: Tensor | None) -> None:
         self._decoder = decoder
-        self._capacity = max_length
+        self._state = state
         self._head = decoder.head(listed)
         self.listed = listed
-        self._bias = decoder.bias_of_distance(self._capacity)
         self._lengths: list[int] = []
-        self._caches: list[Tensor] = []
 
     @property
     def lengths(self) -> list[int]:
@@ -69,107 +30,18 @@ class T5Runner:
         return self._decoder.vocab_size
 
     def prefill(self, **encoder_inputs: Any) -> None:
-        joined, valid = self._read_source(encoder_inputs)
-        rows = len(valid)
-        self._lengths = [0] * rows
-        self._caches = [one.new_zeros(rows, self._capacity, one.shape[-1]) for one in joined]
-        self._show_sources(joined, valid)
+        self._lengths = [0] * self._state.prefill(encoder_inputs)
 
     def restart(self, rows: Sequence[int], **encoder_inputs: Any) -> None:
-        joined, valid = self._read_source(encoder_inputs)
-        index = torch.tensor(rows, device=valid.device)
-        valid = _put(self._valid, index, valid)
-        longest = int(valid.any(0).nonzero().max()) + 1
-        joined = [_put(old, index, new)[:, :longest] for old, new in zip(self._joined, joined, strict=True)]
-        self._show_sources(joined, valid[:, :longest])
+        self._state.restart(rows, encoder_inputs)
         for row in rows:
             self._lengths[row] = 0
 
-    def _read_source(self, encoder_inputs: dict[str, Any]) -> tuple[list[Tensor], Tensor]:
-        """The source's keys and values side by side, (B, S, 2A) for each layer, and (B, S) where it is no padding."""
-        hidden, mask = self._encode(encoder_inputs)
-        flat, shape = hidden.reshape(-1, hidden.shape[-1]), hidden.shape[:2]
-        joined = [layer.cross_kv(flat).view(*shape, -1) for layer in self._decoder.layers]
-        valid = torch.ones(shape, dtype=torch.bool, device=hidden.device) if mask is None else mask.bool()
-        return joined, valid
-
-    def _show_sources(self, joined: list[Tensor], valid: Tensor) -> None:
-        """Make these the sources that the rows attend to."""
-        self._joined, self._valid = joined, valid
-        self._sources = [in_heads(one, 2, self._decoder.n_heads) for one in joined]
-        bias = torch.zeros(valid.shape, dtype=joined[0].dtype, device=valid.device)
-        padded = not bool(valid.all())
-        self._source_bias = bias.masked_fill_(~valid, -torch.inf)[:, None, None, :] if padded else None
-
-    def _encode(self, encoder_inputs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
-        """This engine's encoder on token ids and mask; the model's own on anything else."""
-        if self._encoder is None or not encoder_inputs.keys() <= {"input_ids", "attention_mask"}:
-            return encode(self._model, encoder_inputs)
-        mask = encoder_inputs.get("attention_mask")
-        return self._encoder(encoder_inputs["input_ids"], mask), mask
-
     def extend(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
-        step = self._step(tokens, widths)
-        decoder = self._decoder
-        hidden = F.embedding(step.tokens, decoder.embedding)
-        for layer, cache, source in zip(decoder.layers, self._caches, self._sources, strict=True):
-            hidden = settle(hidden + self._attend_to_itself(layer, cache, step, hidden))
-            hidden = settle(hidden + self._attend_to_source(layer, source, step, hidden))
-            hidden = settle(hidden + layer.feed_forward(hidden))
+        step = self._state.step(tokens, self._lengths, widths)
+        hidden = self._state.run(self._state.embed(step), step, self._decoder.all_layers)
         self._lengths = [length + width for length, width in zip(self._lengths, widths, strict=True)]
-        return step.block.spread(self._head(decoder.final_norm(hidden) * decoder.head_scale))
+        return step.block.spread(self._head(self._decoder.ready_for_head(hidden)))
 
     def rollback(self, lengths: Sequence[int]) -> None:
         self._lengths = list(lengths)
-
-    def _step(self, tokens: Tensor, widths: Sequence[int]) -> _Step:
-        (rows, width), device = tokens.shape, tokens.device
-        reach = max(map(sum, zip(self._lengths, widths, strict=True)))
-        if reach > self._capacity:
-            raise ValueError(f"the cache holds {self._capacity} tokens a row, {reach} are needed")
-        columns = torch.arange(width, device=device)
-        positions = torch.tensor(self._lengths, device=device).unsqueeze(-1) + columns
-        slots = positions + torch.arange(rows, device=device).unsqueeze(-1) * self._capacity
-        places = None
-        if min(widths) < width:
-            counts = columns < torch.tensor(widths, device=device).unsqueeze(-1)
-            places = counts.flatten().nonzero().squeeze(-1)
-            positions = positions.clamp(max=self._capacity - 1)
-        # Distance d is in column capacity + d of the table.
-        distances = (positions + self._capacity).unsqueeze(-1) - torch.arange(reach, device=device)
-        block = Block((rows, width), places)
-        return _Step(
-            tokens=block.flat(tokens).view(-1),
-            slots=block.flat(slots).view(-1),
-            block=block,
-            reach=reach,
-            bias=self._bias[:, distances].transpose(0, 1),
-        )
-
-    def _attend_to_itself(self, layer: DecoderLayer, cache: Tensor, step: _Step, hidden: Tensor) -> Tensor:
-        joined = layer.qkv(layer.self_norm(hidden))
-        inner = self._decoder.inner_width
-        cache.view(-1, cache.shape[-1]).index_copy_(0, step.slots, joined[:, inner:])
-        keys, values = in_heads(cache[:, : step.reach], 2, self._decoder.n_heads)
-        return layer.self_out(self._attend(step, joined[:, :inner], keys, values, step.bias))
-
-    def _attend_to_source(self, layer: DecoderLayer, source: tuple[Tensor, ...], step: _Step, hidden: Tensor) -> Tensor:
-        query = layer.cross_query(layer.cross_norm(hidden))
-        keys, values = source
-        return layer.cross_out(self._attend(step, query, keys, values, self._source_bias))
-
-    def _attend(self, step: _Step, query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-        """(N, A) queries over (B, H, T, A/H) keys and values to (N, A)."""
-        (queries,) = in_heads(step.block.spread(query), 1, self._decoder.n_heads)
-        return step.block.flat(attend(queries, keys, values, bias))
-
-
-def _put(old: Tensor, rows: Tensor, new: Tensor) -> Tensor:
-    """(B, S, ...) with some of its rows replaced by those of (R, S', ...); the shorter of both is padded with zeros."""
-    width = max(old.shape[1], new.shape[1])
-    return _widened(old, width).index_copy(0, rows, _widened(new, width))
-
-
-def _widened(values: Tensor, width: int) -> Tensor:
-    missing = values.new_zeros(len(values), width - values.shape[1], *values.shape[2:])
-    return torch.cat([values, missing], dim=1)

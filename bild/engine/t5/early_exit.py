@@ -1,0 +1,137 @@
+"""A T5 and its own first layers as large and small model: what the draft has computed is not computed again.
+
+The small model's keys and values are those of the large one's first layers, and what these layers make of each token is
+kept, so that the large model's pass begins above them for every token that the draft has seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bild.engine.t5.decoder import T5Decoder
+from bild.engine.t5.state import Step, T5State
+
+
+def t5_early_exit(decoder: T5Decoder, state: T5State, exit_layer: int) -> tuple[_Large, _Small]:
+    """Runners of the whole decoder and of its first ``exit_layer`` layers, each with the one head.
+
+    Both must be shown the same tokens: what one has cached of a row is a prefix of what the other has.
+    """
+    shared = _Shared(decoder, state, exit_layer)
+    return _Large(shared), _Small(shared)
+
+
+class _Shared:
+    """Rows that two depths of one decoder have read, each up to its own length."""
+
+    def __init__(self, decoder: T5Decoder, state: T5State, exit_layer: int) -> None:
+        self.decoder = decoder
+        self.state = state
+        self._lower = range(exit_layer)
+        self._upper = range(exit_layer, len(decoder.layers))
+        self._kept: Tensor | None = None
+        self._head = decoder.head(None)
+        self.lower: list[int] = []
+        """tokens of each row that the lower layers have read; no fewer than ``upper``"""
+        self.upper: list[int] = []
+        """tokens of each row that all layers have read"""
+
+    def prefill(self, encoder_inputs: dict[str, Any]) -> None:
+        rows = self.state.prefill(encoder_inputs)
+        self.lower, self.upper, self._kept = [0] * rows, [0] * rows, None
+
+    def restart(self, rows: Sequence[int], encoder_inputs: dict[str, Any]) -> None:
+        self.state.restart(rows, encoder_inputs)
+        for row in rows:
+            self.lower[row] = self.upper[row] = 0
+
+    def read(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
+        """Each row's first ``widths`` of (B, W) ``tokens`` through the lower layers. (B, W, V) logits there."""
+        step, hidden = self._read(tokens, widths)
+        return step.block.spread(self._logits(hidden))
+
+    def verify(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
+        """Each row's first ``widths`` of (B, W) ``tokens`` through the upper layers, and through the lower ones those
+        that they have not read. (B, W, V) logits at the top."""
+        known = [lower - upper for lower, upper in zip(self.lower, self.upper, strict=True)]
+        unread = [max(0, width - seen) for width, seen in zip(widths, known, strict=True)]
+        if any(unread):
+            columns = torch.tensor(known, device=tokens.device).unsqueeze(-1)
+            columns = columns + torch.arange(max(unread), device=tokens.device)
+            self._read(tokens.gather(1, columns.clamp(max=tokens.shape[1] - 1)), unread)
+        step = self.state.step(tokens, self.upper, widths)
+        assert self._kept is not None  # the lower layers have read what is asked for
+        hidden = self.state.run(self._kept.index_select(0, step.slots), step, self._upper)
+        self.upper = [length + width for length, width in zip(self.upper, widths, strict=True)]
+        return step.block.spread(self._logits(hidden))
+
+    def _read(self, tokens: Tensor, widths: Sequence[int]) -> tuple[Step, Tensor]:
+        step = self.state.step(tokens, self.lower, widths)
+        hidden = self.state.run(self.state.embed(step), step, self._lower)
+        if self._kept is None:
+            self._kept = hidden.new_empty(self.state.slots, hidden.shape[-1])
+        self._kept.index_copy_(0, step.slots, hidden)
+        self.lower = [length + width for length, width in zip(self.lower, widths, strict=True)]
+        return step, hidden
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return self._head(self.decoder.ready_for_head(hidden))
+
+
+class _Depth:
+    """What the two runners have in common."""
+
+    listed: Tensor | None = None
+
+    def __init__(self, shared: _Shared) -> None:
+        self._shared = shared
+
+    @property
+    def vocab_size(self) -> int:
+        return self._shared.decoder.vocab_size
+
+
+class _Large(_Depth):
+    """``Runner`` over all layers. It reads the sources, for both."""
+
+    @property
+    def lengths(self) -> list[int]:
+        return self._shared.upper
+
+    def prefill(self, **encoder_inputs: Any) -> None:
+        self._shared.prefill(encoder_inputs)
+
+    def restart(self, rows: Sequence[int], **encoder_inputs: Any) -> None:
+        self._shared.restart(rows, encoder_inputs)
+
+    def extend(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
+        return self._shared.verify(tokens, widths)
+
+    def rollback(self, lengths: Sequence[int]) -> None:
+        self._shared.upper = list(lengths)
+
+
+class _Small(_Depth):
+    """``Runner`` over the lower layers, of the sources that the large one has read."""
+
+    @property
+    def lengths(self) -> list[int]:
+        return self._shared.lower
+
+    def prefill(self, **encoder_inputs: Any) -> None:
+        """The large model's runner has done it."""
+
+    def restart(self, rows: Sequence[int], **encoder_inputs: Any) -> None:
+        """The large model's runner has done it."""
+
+    def extend(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
+        return self._shared.read(tokens, widths)
+
+    def rollback(self, lengths: Sequence[int]) -> None:
+        """What the lower layers forget, the upper ones cannot keep."""
+        self._shared.lower = list(lengths)
+        self._shared.upper = [min(pair) for pair in zip(self._shared.upper, lengths, strict=True)]
