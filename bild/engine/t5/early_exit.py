@@ -19,7 +19,8 @@ from bild.engine.t5.state import Step, T5State
 def t5_early_exit(decoder: T5Decoder, state: T5State, exit_layer: int) -> tuple[_Large, _Small]:
     """Runners of the whole decoder and of its first ``exit_layer`` layers, each with the one head.
 
-    Both must be shown the same tokens: what one has cached of a row is a prefix of what the other has.
+    Both must be shown the same texts, and told alike where a text has changed: what the upper layers have read of a row
+    is a prefix of what the lower ones have.
     """
     shared = _Shared(decoder, state, exit_layer)
     return _Large(shared), _Small(shared)
@@ -132,6 +133,4 @@ class _Small(_Depth):
         return self._shared.read(tokens, widths)
 
     def rollback(self, lengths: Sequence[int]) -> None:
-        """What the lower layers forget, the upper ones cannot keep."""
         self._shared.lower = list(lengths)
-        self._shared.upper = [min(pair) for pair in zip(self._shared.upper, lengths, strict=True)]
