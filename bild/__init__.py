@@ -8,7 +8,11 @@ from bild.custom import custom_generate
 from bild.engine.prepared import forget
 from bild.many import generate_many
 from bild.policies.big_little import BigLittle
+from bild.policies.cascade import SequenceCascade, TokenCascade
+from bild.policies.oracle import OracleDiff, OracleMixing
 from bild.policies.single import LargeOnly, SmallOnly
+from bild.policies.speculative import Speculative
+from bild.policies.speculative_cascade import SpeculativeCascade
 from bild.sources.early_exit import EarlyExit
 from bild.trace import write_json_lines
 from bild.types import DecodeOutput, RowStats, TokenTrace
@@ -20,8 +24,14 @@ __all__ = [
     "DecodeOutput",
     "EarlyExit",
     "LargeOnly",
+    "OracleDiff",
+    "OracleMixing",
     "RowStats",
+    "SequenceCascade",
     "SmallOnly",
+    "Speculative",
+    "SpeculativeCascade",
+    "TokenCascade",
     "TokenTrace",
     "custom_generate",
     "forget",

@@ -49,14 +49,6 @@ class Sampler:
             scaled = _keep_nucleus(scaled, self.top_p)
         return torch.softmax(scaled, dim=-1)
 
-    def pick(self, processed: Tensor, uniforms: Tensor | None) -> Tensor:
-        """(..., V) processed logits to (...) int64 tokens; ``uniforms`` (...) in [0, 1), not needed when greedy."""
-        if self.greedy:
-            return processed.argmax(-1)
-        if uniforms is None:
-            raise ValueError("sampling needs one uniform number per position")
-        return inverse_cdf(self.distribution(processed), uniforms)
-
 
 def _keep_nucleus(logits: Tensor, top_p: float) -> Tensor:
     """The smallest set of most probable tokens whose mass reaches ``top_p`` stays; the rest becomes -inf."""

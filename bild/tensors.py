@@ -24,10 +24,15 @@ def columns_from(logits: Tensor, counted: Sequence[int], first: Sequence[int], w
     return logits.gather(1, columns.unsqueeze(-1).expand(-1, -1, logits.shape[-1]))
 
 
-def spread(logits: Tensor, ids: Tensor, vocab_size: int) -> Tensor:
-    """(..., V') of the listed ids to (..., vocab_size), -inf elsewhere."""
-    everywhere = logits.new_full((*logits.shape[:-1], vocab_size), -torch.inf)
-    return everywhere.index_copy_(-1, ids, logits)
+def spread(values: Tensor, ids: Tensor, vocab_size: int, otherwise: float = -torch.inf) -> Tensor:
+    """(..., V') of the listed ids to (..., vocab_size), ``otherwise`` elsewhere."""
+    everywhere = values.new_full((*values.shape[:-1], vocab_size), otherwise)
+    return everywhere.index_copy_(-1, ids, values)
+
+
+def at(values: Tensor, columns: Tensor) -> Tensor:
+    """(B, W, ...) values and (B,) columns to (B, ...) those of each row's column."""
+    return values[torch.arange(len(columns), device=columns.device), columns]
 
 
 def fit_vocabulary(logits: Tensor, vocab_size: int) -> Tensor:

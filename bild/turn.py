@@ -5,14 +5,12 @@ B rows, K the longest draft of the round, V the vocabulary. Knows no model and n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from bild.tensors import spread
-from bild.types import Draft, Scores
+from bild.types import Draft, Scores, Steps
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Turn:
             n_drafted=torch.tensor(self.n_drafted, device=device),
             stopped=torch.tensor(self.stopped, device=device),
             token_probs=torch.tensor(probs, device=device).view(rows, longest),
-            small=_joined(self.kept, longest + 1, vocab_size) if self.kept else None,
+            small=Steps(self.kept, longest + 1, vocab_size),
         )
 
 
@@ -69,19 +67,3 @@ class Ruling:
         """Every draft stands whole."""
         count = len(n_drafted)
         return cls(list(n_drafted), [-1] * count, [False] * count, [False] * count, [float("nan")] * count)
-
-
-def _joined(steps: Sequence[Scores], width: int, vocab_size: int) -> Scores:
-    """(B, 1) positions of each step as (B, width) over the whole vocabulary, zeros where there was no step."""
-
-    def join(logits: Sequence[Tensor]) -> Tensor:
-        whole = [
-            one if step.ids is None else spread(one, step.ids, vocab_size)
-            for one, step in zip(logits, steps, strict=True)
-        ]
-        return torch.nn.functional.pad(torch.cat(whole, dim=1), (0, 0, 0, width - len(steps)))
-
-    raw = join([step.raw for step in steps])
-    untouched = all(step.processed is step.raw for step in steps)
-    processed = raw if untouched else join([step.processed for step in steps])
-    return Scores(raw=raw, processed=processed, sampler=steps[0].sampler)

@@ -5,13 +5,15 @@ B rows, K drafted tokens at most in this round, V the vocabulary, T the longest 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from bild.sampling import Sampler
+from bild.sampling import Sampler, inverse_cdf
+from bild.tensors import at, spread
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,12 @@ class Scores:
         """(...) the largest plain probability."""
         return self.plain.amax(-1)
 
+    @cached_property
+    def choice(self) -> Tensor:
+        """(...) int64, the most probable token."""
+        columns = self.processed.argmax(-1)
+        return columns if self.ids is None else self.ids[columns]
+
     def plain_of(self, tokens: Tensor) -> Tensor:
         """(...) the plain probability of the token ids (...), all of them among ``ids``."""
         columns = tokens if self.ids is None else torch.searchsorted(self.ids, tokens)
@@ -48,8 +56,61 @@ class Scores:
 
     def pick(self, uniforms: Tensor | None) -> Tensor:
         """(...) the token that the model writes at each position; ``uniforms`` (...) in [0, 1), unused when greedy."""
-        columns = self.sampler.pick(self.processed, uniforms)
+        if self.sampler.greedy:
+            return self.choice
+        if uniforms is None:
+            raise ValueError("sampling needs one uniform number per position")
+        columns = inverse_cdf(self.tempered, uniforms)
         return columns if self.ids is None else self.ids[columns]
+
+    def at(self, columns: Tensor) -> Scores:
+        """The one position of each row, of (B, W) positions, that the (B,) columns name."""
+        return Scores(at(self.raw, columns), at(self.processed, columns), self.sampler, self.ids)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What the small model said while it drafted, over the large model's vocabulary. W = K + 1 positions; the last of a
+    row's ``n_drafted + 1`` holds nothing unless its stop rule ended the draft, or its cap did and the policy
+    ``looks_ahead``. The very numbers that its tokens were drawn from; put together when first asked for."""
+
+    each: Sequence[Scores]
+    """(B, 1) positions of every step"""
+    width: int
+    """W; there may have been fewer steps"""
+    vocab_size: int
+
+    @cached_property
+    def plain(self) -> Tensor:
+        """(B, W, V)"""
+        return self._over_vocabulary([step.plain for step in self.each])
+
+    @cached_property
+    def tempered(self) -> Tensor:
+        """(B, W, V)"""
+        return self._over_vocabulary([step.tempered for step in self.each])
+
+    @cached_property
+    def confidence(self) -> Tensor:
+        """(B, W) the largest plain probability."""
+        return self._filled(torch.cat([step.confidence for step in self.each], dim=1), 0)
+
+    @cached_property
+    def choice(self) -> Tensor:
+        """(B, W) int64, the most probable token."""
+        return self._filled(torch.cat([step.choice for step in self.each], dim=1), 0)
+
+    def _over_vocabulary(self, probs: Sequence[Tensor]) -> Tensor:
+        whole = [
+            one if step.ids is None else spread(one, step.ids, self.vocab_size, otherwise=0.0)
+            for one, step in zip(probs, self.each, strict=True)
+        ]
+        return self._filled(torch.cat(whole, dim=1), 1)
+
+    def _filled(self, values: Tensor, dimensions_behind: int) -> Tensor:
+        """Zeros where there was no step."""
+        missing = self.width - len(self.each)
+        return torch.nn.functional.pad(values, (0, 0) * dimensions_behind + (0, missing)) if missing else values
 
 
 @dataclass(frozen=True)
@@ -64,10 +125,8 @@ class Draft:
     """(B,) bool, the stop rule ended the draft (and not its cap, an EOS or the length limit)."""
     token_probs: Tensor
     """(B, K) the small model's plain probability of each."""
-    small: Scores | None
-    """(B, K+1) positions of the small model, over the large model's vocabulary, for a policy that ``keeps_scores``.
-    The last of a row's ``n_drafted + 1`` holds nothing unless its stop rule ended the draft, or its cap did and the
-    policy ``looks_ahead``."""
+    small: Steps
+    """What the small model said at (B, K+1) positions; no step is kept unless the policy ``keeps_scores``."""
 
 
 @dataclass(frozen=True)

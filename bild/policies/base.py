@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -38,7 +40,7 @@ class Policy(ABC):
 
     @property
     def keeps_scores(self) -> bool:
-        """``verify`` compares distributions: the draft holds those of the small model."""
+        """``verify`` reads what the small model said of every token: the draft holds it."""
         return False
 
     @property
@@ -66,3 +68,23 @@ class Policy(ABC):
         """Judge a draft. ``large`` scores the (B, K+1) positions of the draft and the one after it; ``uniforms`` is
         (B, K+1), None when greedy. Rows that drafted fewer than K tokens use their first ``n_drafted + 1`` columns.
         """
+
+
+def check_draft_length(draft_length: object) -> None:
+    """Raise ValueError unless it is a whole number >= 1."""
+    if isinstance(draft_length, bool) or not isinstance(draft_length, int) or draft_length < 1:
+        raise ValueError(f"draft_length={draft_length} must be a whole number >= 1")
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raise ValueError unless the value of this field is one of the choices."""
+    if value not in choices:
+        *others, last = map(repr, choices)
+        allowed = f"{', '.join(others)} or {last}" if others else last
+        raise ValueError(f"{name}={value!r} must be {allowed}")
+
+
+def check_number(name: str, value: float) -> None:
+    """Raise ValueError on NaN: a comparison with it is never true."""
+    if math.isnan(value):
+        raise ValueError(f"{name}={value} must be a number")

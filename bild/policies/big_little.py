@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from bild.policies.base import Policy
+from bild.policies.base import Policy, check_choice, check_draft_length
 from bild.policies.fallback import below_fallback
 from bild.policies.rollback import authors_rule, paper_rule
 from bild.types import Draft, Review, Scores, Verdict
@@ -36,10 +36,8 @@ class BigLittle(Policy):
             raise ValueError(f"fallback={self.fallback} must be a probability >= 0 (above 1 = never draft)")
         if not self.rollback >= 0:
             raise ValueError(f"rollback={self.rollback} must be a number of nats >= 0 (inf = never roll back)")
-        if isinstance(self.draft_length, bool) or not isinstance(self.draft_length, int) or self.draft_length < 1:
-            raise ValueError(f"draft_length={self.draft_length} must be a whole number >= 1")
-        if self.rule not in ("paper", "authors"):
-            raise ValueError(f"rule={self.rule!r} must be 'paper' or 'authors'")
+        check_draft_length(self.draft_length)
+        check_choice("rule", self.rule, ("paper", "authors"))
         if self.rule == "authors" and self.verify_eos:
             raise ValueError("rule='authors' never verifies a drafted EOS; use rule='paper' with verify_eos=True")
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bild.policies.positions import first_true, is_drafted
+from bild.tensors import at
 from bild.types import Draft, Scores, Verdict
 
 
@@ -17,19 +19,6 @@ def over_threshold(draft: Draft, large_log_probs: Tensor, rollback: float) -> Te
     width = draft.tokens.shape[1]
     surprise = -large_log_probs[:, :width].gather(-1, draft.tokens.unsqueeze(-1)).squeeze(-1)
     return (surprise > rollback) & is_drafted(draft)
-
-
-def is_drafted(draft: Draft) -> Tensor:
-    """(B, K) bool: the columns that hold drafted tokens."""
-    columns = torch.arange(draft.tokens.shape[1], device=draft.tokens.device)
-    return columns < draft.n_drafted.unsqueeze(-1)
-
-
-def first_true(flags: Tensor, otherwise: Tensor) -> Tensor:
-    """(B, K) bool to (B,) int64: the first true column, ``otherwise`` (B,) where there is none."""
-    if flags.shape[1] == 0:
-        return otherwise
-    return torch.where(flags.any(-1), flags.int().argmax(-1), otherwise)
 
 
 def paper_rule(draft: Draft, large: Scores, uniforms: Tensor | None, rollback: float) -> Verdict:
@@ -43,7 +32,7 @@ def paper_rule(draft: Draft, large: Scores, uniforms: Tensor | None, rollback: f
     choice = large.pick(uniforms)
     over = over_threshold(draft, torch.log_softmax(large.processed, -1), rollback)
     n_accepted = first_true(over & (choice[:, :width] != draft.tokens), otherwise=draft.n_drafted)
-    return Verdict(n_accepted=n_accepted, next_token=_at(choice, n_accepted))
+    return Verdict(n_accepted=n_accepted, next_token=at(choice, n_accepted))
 
 
 def authors_rule(draft: Draft, large: Scores, rollback: float) -> Verdict:
@@ -56,13 +45,8 @@ def authors_rule(draft: Draft, large: Scores, rollback: float) -> Verdict:
     choice = large.raw.argmax(-1)
     over = over_threshold(draft, torch.log_softmax(large.raw, -1), rollback)
     first_over = first_true(over, otherwise=draft.n_drafted)
-    token_there = _at(torch.nn.functional.pad(draft.tokens, (0, 1)), first_over)
-    rolls_back = (first_over < draft.n_drafted) & (_at(choice, first_over) != token_there)
+    token_there = at(torch.nn.functional.pad(draft.tokens, (0, 1)), first_over)
+    rolls_back = (first_over < draft.n_drafted) & (at(choice, first_over) != token_there)
     n_accepted = torch.where(rolls_back, first_over, draft.n_drafted)
-    next_token = torch.where(rolls_back, _at(choice, n_accepted), _at(large.processed.argmax(-1), n_accepted))
+    next_token = torch.where(rolls_back, at(choice, n_accepted), at(large.processed.argmax(-1), n_accepted))
     return Verdict(n_accepted=n_accepted, next_token=next_token, skip_draft=rolls_back, ignores_eos=rolls_back)
-
-
-def _at(values: Tensor, columns: Tensor) -> Tensor:
-    """(B, N) values and (B,) columns to (B,) the value of each row's column."""
-    return values.gather(1, columns.unsqueeze(-1)).squeeze(-1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from functools import lru_cache
 
 import pytest
@@ -11,52 +10,24 @@ import torch
 
 import bild
 from bild.sampling import Sampler
-from tests.bild.fakes import EOS, START, Prefix, hashed, run
+from tests.bild.fakes import EOS, START, Prefix
+from tests.bild.laws import (
+    LARGE,
+    LENGTH,
+    ROWS,
+    SAMPLERS,
+    SMALL,
+    VOCAB,
+    Law,
+    has_ended,
+    law_of_one_model,
+    p_value,
+    plain,
+    samples_of,
+    tempered,
+)
 from tests.bild.models import sources, tiny_t5
 from tests.bild.oracle import t5_scorer
-
-VOCAB = 5
-LENGTH = 3
-ROWS = 4000
-Law = dict[Prefix, float]
-"""Probability of each whole sequence, the start left out."""
-Probs = Callable[[Prefix], list[float]]
-"""Probabilities of the token after a prefix, the start included."""
-
-LARGE = hashed(11, VOCAB, sharpness=0.8)
-SMALL = hashed(12, VOCAB, sharpness=0.8, twin=11)
-SAMPLERS = [
-    Sampler(do_sample=True),
-    Sampler(do_sample=True, temperature=0.6, top_k=3),
-    Sampler(do_sample=True, temperature=1.5, top_p=0.8),
-]
-
-
-def plain(model) -> Probs:
-    return lambda prefix: torch.softmax(torch.tensor(model(prefix), dtype=torch.float64), -1).tolist()
-
-
-def tempered(model, sampler: Sampler) -> Probs:
-    return lambda prefix: sampler.distribution(torch.tensor(model(prefix), dtype=torch.float64)).tolist()
-
-
-def has_ended(prefix: Prefix) -> bool:
-    return len(prefix) > 1 and (prefix[-1] == EOS or len(prefix) == 1 + LENGTH)
-
-
-def law_of_one_model(probs: Probs) -> Law:
-    law: Law = {}
-
-    def walk(prefix: Prefix, weight: float) -> None:
-        if has_ended(prefix):
-            law[prefix[1:]] = weight
-            return
-        for token, prob in enumerate(probs(prefix)):
-            if prob > 0:
-                walk((*prefix, token), weight * prob)
-
-    walk((START,), 1.0)
-    return law
 
 
 def law_of_big_little(sampler: Sampler, fallback: float, rollback: float, draft_length: int) -> Law:
@@ -110,35 +81,6 @@ def law_of_big_little(sampler: Sampler, fallback: float, rollback: float, draft_
         return tuple(law.items())
 
     return dict(rest((START,)))
-
-
-def p_value(samples: list[Prefix], law: Law) -> float:
-    """Pearson's chi-square; sequences that are expected fewer than five times share one cell."""
-    assert sum(law.values()) == pytest.approx(1.0)
-    counts = Counter(samples)
-    assert set(counts) <= set(law), "an impossible sequence was written"
-    cells: list[tuple[float, int]] = []
-    rare = [0.0, 0]
-    for sequence, prob in law.items():
-        expected, seen = prob * len(samples), counts[sequence]
-        if expected < 5:
-            rare = [rare[0] + expected, rare[1] + seen]
-        else:
-            cells.append((expected, seen))
-    if rare[0] > 1:
-        cells.append((rare[0], int(rare[1])))
-    assert len(cells) > 8
-    statistic = sum((seen - expected) ** 2 / expected for expected, seen in cells)
-    return float(torch.special.gammaincc(torch.tensor((len(cells) - 1) / 2), torch.tensor(statistic / 2)))
-
-
-def samples_of(policy, sampler: Sampler) -> list[Prefix]:
-    generators = [torch.Generator().manual_seed(1_000 + row) for row in range(ROWS)]
-    written, _, _, _ = run(
-        [LARGE] * ROWS, [SMALL] * ROWS, policy, vocab_size=VOCAB, max_new_tokens=LENGTH, sampler=sampler,
-        generators=generators,
-    )  # fmt: skip
-    return [tuple(row) for row in written]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=str)

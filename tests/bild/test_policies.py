@@ -13,7 +13,7 @@ import bild
 from bild.policies.fallback import below_fallback
 from bild.policies.rollback import over_threshold
 from bild.sampling import Sampler
-from bild.types import Draft, Scores, Verdict
+from bild.types import Draft, Scores, Steps, Verdict
 
 NAN = [math.nan] * 4
 A, B, C, D = range(4)
@@ -36,7 +36,7 @@ def draft(tokens: list[list[int]], n_drafted: list[int] | None = None, stopped: 
         n_drafted=torch.tensor([ids.shape[1]] * len(tokens) if n_drafted is None else n_drafted),
         stopped=torch.tensor([False] * len(tokens) if stopped is None else stopped),
         token_probs=torch.ones(ids.shape),
-        small=None,
+        small=Steps((), ids.shape[1] + 1, 4),
     )
 
 

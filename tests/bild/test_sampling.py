@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from transformers.generation import logits_process as lp
 
 from bild.sampling import RowStreams, Sampler, inverse_cdf
+from bild.types import Scores
 
 # Subnormals may or may not be flushed to zero, by thread and library.
 LOGITS = st.lists(st.floats(-8, 8, allow_subnormal=False), min_size=1, max_size=9)
@@ -76,12 +77,12 @@ def test_greedy_is_one_hot_and_needs_no_numbers(sampler):
     logits = torch.tensor([[1.0, 3.0, 2.0], [5.0, 4.0, 5.0]])
     assert sampler.greedy
     assert sampler.distribution(logits).tolist() == [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
-    assert sampler.pick(logits, None).tolist() == [1, 0]
+    assert Scores(logits, logits, sampler).pick(None).tolist() == [1, 0]
 
 
 def test_sampling_needs_numbers():
     with pytest.raises(ValueError, match="one uniform number per position"):
-        Sampler(do_sample=True).pick(torch.zeros(2, 3), None)
+        Scores(torch.zeros(2, 3), torch.zeros(2, 3), Sampler(do_sample=True)).pick(None)
 
 
 def test_inverse_cdf_by_hand():
@@ -114,7 +115,8 @@ def test_inverse_cdf_never_returns_an_impossible_token(weights, uniform, dtype, 
 def test_tokens_come_as_often_as_they_should():
     logits = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64).log()
     uniforms = (torch.arange(10_000) + 0.5) / 10_000
-    picked = Sampler(do_sample=True, temperature=0.5).pick(logits.expand(10_000, 4), uniforms)
+    logits = logits.expand(10_000, 4)
+    picked = Scores(logits, logits, Sampler(do_sample=True, temperature=0.5)).pick(uniforms)
     expected = [0.01 / 0.3, 0.04 / 0.3, 0.09 / 0.3, 0.16 / 0.3]
     assert (torch.bincount(picked, minlength=4) / 10_000).tolist() == pytest.approx(expected, abs=2e-4)
 

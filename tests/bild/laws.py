@@ -1,0 +1,113 @@
+"""Probabilities of whole sequences by exact enumeration, and a chi-square test of samples against them.
+
+Written from the descriptions of the algorithms, in plain Python; shares no line with the decoder.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import lru_cache
+
+import pytest
+import torch
+
+from bild.policies.base import Policy
+from bild.sampling import Sampler
+from tests.bild.fakes import EOS, START, Model, Prefix, hashed, run
+
+VOCAB = 5
+LENGTH = 3
+ROWS = 4000
+Law = dict[Prefix, float]
+"""Probability of each whole sequence, the start left out."""
+Probs = Callable[[Prefix], list[float]]
+"""Probabilities of the token after a prefix, the start included."""
+
+LARGE = hashed(11, VOCAB, sharpness=0.8)
+SMALL = hashed(12, VOCAB, sharpness=0.8, twin=11)
+SAMPLERS = [
+    Sampler(do_sample=True),
+    Sampler(do_sample=True, temperature=0.6, top_k=3),
+    Sampler(do_sample=True, temperature=1.5, top_p=0.8),
+]
+
+
+def plain(model: Model) -> Probs:
+    return lambda prefix: torch.softmax(torch.tensor(model(prefix), dtype=torch.float64), -1).tolist()
+
+
+def tempered(model: Model, sampler: Sampler) -> Probs:
+    return lambda prefix: sampler.distribution(torch.tensor(model(prefix), dtype=torch.float64)).tolist()
+
+
+def has_ended(prefix: Prefix, length: int = LENGTH) -> bool:
+    return len(prefix) > 1 and (prefix[-1] == EOS or len(prefix) == 1 + length)
+
+
+def law_of_one_model(probs: Probs, length: int = LENGTH) -> Law:
+    law: Law = {}
+
+    def walk(prefix: Prefix, weight: float) -> None:
+        if has_ended(prefix, length):
+            law[prefix[1:]] = weight
+            return
+        for token, prob in enumerate(probs(prefix)):
+            if prob > 0:
+                walk((*prefix, token), weight * prob)
+
+    walk((START,), 1.0)
+    return law
+
+
+def law_of_rounds(accepted: Probs, replaced: Probs, bonus: Probs, draft_length: int, length: int) -> Law:
+    """What draft and verification write: at each drafted position a token is accepted or replaced with these masses
+    (together 1), and a replacement, or the bonus after a full draft, begins a new round."""
+
+    @lru_cache(None)
+    def rest(prefix: Prefix, drafted: int) -> tuple[tuple[Prefix, float], ...]:
+        if has_ended(prefix, length):
+            return ((prefix[1:], 1.0),)
+        if drafted == draft_length:
+            courses = [(bonus(prefix), 0)]
+        else:
+            courses = [(accepted(prefix), drafted + 1), (replaced(prefix), 0)]
+        law: Counter[Prefix] = Counter()
+        for masses, place in courses:
+            for token, mass in enumerate(masses):
+                if mass > 0:
+                    for whole, final in rest((*prefix, token), place):
+                        law[whole] += mass * final
+        return tuple(law.items())
+
+    return dict(rest((START,), 0))
+
+
+def p_value(samples: list[Prefix], law: Law) -> float:
+    """Pearson's chi-square; sequences that are expected fewer than five times share one cell."""
+    assert sum(law.values()) == pytest.approx(1.0)
+    counts = Counter(samples)
+    assert set(counts) <= set(law), "an impossible sequence was written"
+    cells: list[tuple[float, int]] = []
+    rare = [0.0, 0]
+    for sequence, prob in law.items():
+        expected, seen = prob * len(samples), counts[sequence]
+        if expected < 5:
+            rare = [rare[0] + expected, rare[1] + seen]
+        else:
+            cells.append((expected, seen))
+    if rare[0] > 1:
+        cells.append((rare[0], int(rare[1])))
+    assert len(cells) > 8
+    statistic = sum((seen - expected) ** 2 / expected for expected, seen in cells)
+    return float(torch.special.gammaincc(torch.tensor((len(cells) - 1) / 2), torch.tensor(statistic / 2)))
+
+
+def samples_of(policy: Policy, sampler: Sampler, *, rows: int = ROWS, length: int = LENGTH) -> list[Prefix]:
+    """What ``rows`` rows of the hand-made pair write, each with its own stream."""
+    generators = [torch.Generator().manual_seed(1_000 + row) for row in range(rows)]
+    written, _, _, _ = run(
+        [LARGE] * rows, [SMALL] * rows, policy, vocab_size=VOCAB, max_new_tokens=length, sampler=sampler,
+        generators=generators,
+    )  # fmt: skip
+    return [tuple(row) for row in written]
