@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 INT8_LIMIT = 127
+SMALLEST = 1e-30  # what a row of zeros counts as; its inverse is a float32 too
 WORTH_PACKING = 1 << 18  # weights; a call into oneDNN costs as much as reading about as many
 
 
@@ -52,35 +53,55 @@ class Int8Linear:
     """
 
     def __init__(self, weight: Tensor) -> None:
-        self._weight_scale = channel_scales(weight)
-        quantized = quantize_rows(weight.float(), self._weight_scale.unsqueeze(-1), INT8_LIMIT).to(torch.int8)
-        self._limit = activation_limit()
-        self._zero_point = self._limit + 1
+        scale = channel_scales(weight)
+        quantized = quantize_rows(weight.float(), scale.unsqueeze(-1), INT8_LIMIT).to(torch.int8)
+        self._round = RowRounding()
+        self._weight_scale = scale / self._round.limit
         self._zero_points = torch.zeros(len(weight), dtype=torch.int32)
         self._packed = torch.ops.onednn.qlinear_prepack(quantized, None)
 
     def __call__(self, x: Tensor) -> Tensor:
-        scale = row_scales(x, self._limit)
-        rounded = (x / scale).round_().add_(self._zero_point).to(torch.uint8)
+        rounded, largest = self._round(x)
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
-            rounded, 1.0, self._zero_point, self._packed, self._weight_scale, self._zero_points, None, 1.0, 0,
+            rounded, 1.0, self._round.zero_point, self._packed, self._weight_scale, self._zero_points, None, 1.0, 0,
             torch.float32, "none", [], "",
         )  # fmt: skip
-        return product.mul_(scale).to(x.dtype)
+        return product.mul_(largest).to(x.dtype)
 
 
 class ExactInt8Linear:
     """The slow twin of ``Int8Linear``: the same integers, summed exactly in float64."""
 
     def __init__(self, weight: Tensor) -> None:
-        self._limit = activation_limit()
-        self._weight_scale = channel_scales(weight)
-        self._quantized = quantize_rows(weight.float(), self._weight_scale.unsqueeze(-1), INT8_LIMIT).double()
+        scale = channel_scales(weight)
+        self._round = RowRounding()
+        self._weight_scale = scale / self._round.limit
+        self._quantized = quantize_rows(weight.float(), scale.unsqueeze(-1), INT8_LIMIT).double()
 
     def __call__(self, x: Tensor) -> Tensor:
-        scale = row_scales(x, self._limit)
-        sums = F.linear((x / scale).round().double(), self._quantized)
-        return (sums.float() * self._weight_scale * scale).to(x.dtype)
+        rounded, largest = self._round(x)
+        sums = F.linear(rounded.double() - self._round.zero_point, self._quantized)
+        return (sums.float() * self._weight_scale * largest).to(x.dtype)
+
+
+class RowRounding:
+    """Activations as 8-bit integers, each row in units of its own largest. Every operation here rounds each element by
+    itself, wherever it stands in a batch; a fused one would not."""
+
+    def __init__(self) -> None:
+        limit = activation_limit()
+        self.limit = limit
+        self.zero_point = limit + 1
+        # Tensors, because a Python number is converted at every call.
+        self._limit = torch.tensor(float(limit))
+        self._shift = torch.tensor(self.zero_point + 0.5)
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, I) to (N, I) uint8 around the zero point, and (N, 1) float32 what ``limit`` units are worth, never 0."""
+        x = x.float()
+        largest = x.abs().amax(-1, keepdim=True).clamp_min_(SMALLEST)
+        # Conversion cuts the fraction off, and so rounds what the half has been added to.
+        return x.mul(self._limit / largest).add_(self._shift).to(torch.uint8), largest
 
 
 def activation_limit() -> int:
@@ -93,11 +114,6 @@ def channel_scales(weight: Tensor) -> Tensor:
     """(O, I) to (O,) float32: what one int8 unit of each output channel is worth. A channel of zeros gets 1."""
     largest = weight.detach().float().abs().amax(-1)
     return torch.where(largest > 0, largest / INT8_LIMIT, 1.0)
-
-
-def row_scales(x: Tensor, limit: int) -> Tensor:
-    """(N, I) to (N, 1) float32: what one unit of each row's rounded activations is worth, never zero."""
-    return x.float().abs().amax(-1, keepdim=True).div_(limit).clamp_min_(torch.finfo(torch.float32).tiny)
 
 
 def quantize_rows(x: Tensor, scale: Tensor, limit: int) -> Tensor:
