@@ -13,7 +13,9 @@ from bild.policies.oracle import OracleDiff, OracleMixing
 from bild.policies.single import LargeOnly, SmallOnly
 from bild.policies.speculative import Speculative
 from bild.policies.speculative_cascade import SpeculativeCascade
+from bild.sources.bigram import Bigram
 from bild.sources.early_exit import EarlyExit
+from bild.sources.prompt_lookup import PromptLookup
 from bild.trace import write_json_lines
 from bild.types import DecodeOutput, RowStats, TokenTrace
 
@@ -21,11 +23,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BigLittle",
+    "Bigram",
     "DecodeOutput",
     "EarlyExit",
     "LargeOnly",
     "OracleDiff",
     "OracleMixing",
+    "PromptLookup",
     "RowStats",
     "SequenceCascade",
     "SmallOnly",

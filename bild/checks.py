@@ -80,6 +80,11 @@ def _check_source(source: DraftSource, large: PreTrainedModel | None, policy: Po
         raise ValueError(f"{source} drafts for a large model; pass large=...")
     if not policy.uses_large and not source.writes_alone:
         raise ValueError(f"{source} does not write whole texts, but {policy} has nothing else; use another policy")
+    if policy.looks_ahead and not source.writes_alone:
+        raise ValueError(
+            f"{policy} asks for a distribution behind every draft, and {source} may have nothing to say there; "
+            "use another policy, or one of its settings that does not look ahead"
+        )
     source.check(large)
 
 

@@ -98,8 +98,9 @@ class Decoder:
             stops, tokens, sure, probs = to_host(
                 policy.stop(scores.plain[:, 0], n_drafted), written[:, 0], scores.confidence, token_probs
             )
-            for row in _silent(scores, sure, drafting):
-                drafting[row] = False
+            if self._large is not None:  # which goes on
+                for row in _silent(scores, sure, drafting):
+                    drafting[row] = False
             self._check_numbers(scores, sure, [int(drafts) for drafts in drafting], "small")
             for row in where(drafting):
                 if stops[row]:
@@ -300,6 +301,6 @@ class Decoder:
 
 
 def _silent(scores: Scores, confidence: Sequence[Sequence[float]], drafting: Sequence[bool]) -> list[int]:
-    """The rows in which a draft source has nothing to propose: it gives -inf to every id."""
+    """The rows without a draft to go on with: a source proposes nothing, or nothing that the processors allow."""
     unclear = [row for row in where(drafting) if confidence[row][0] != confidence[row][0]]
-    return [row for row in unclear if bool((scores.raw[row] == -torch.inf).all())]
+    return [row for row in unclear if bool((scores.processed[row] == -torch.inf).all())]
