@@ -1,4 +1,4 @@
-"""Decode a split with a policy and with both baselines; print and write quality, speed and who wrote what.
+"""Decode a split with a policy and with its baselines; print and write quality, speed and who wrote what.
 
 python -m pipelines.evaluate bild.fallback=0.6
 python -m pipelines.evaluate -m split=validation bild.fallback=0.5,0.6,0.7 bild.rollback=1,2,4
@@ -49,7 +49,7 @@ def evaluated(config: DictConfig) -> tuple[Result, TimingLog]:
     dataset = task.load(config.split, config.limit)
     if len(dataset) == 0:
         raise UserError(f"task={task.name}: the split {config.split!r} has no rows; choose another split")
-    pair = load_pair(config, task.name)
+    pair = load_pair(config, task)
     sweep.say(f"task   {task.name}, {config.split} split, {counted(len(dataset), 'example')}")
     for role, model in pair.described.items():
         sweep.say(f"{role}  {model.note}")

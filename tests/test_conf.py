@@ -9,10 +9,12 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from pipelines.models.loading import Model
+from pipelines.models.sources import SourceConfig
 from pipelines.training.build import training_arguments
 from tests.conf import ROOT, composed
 
 ROOTS = sorted(path.stem for path in (ROOT / "conf").glob("*.yaml"))
+NO_MODELS = ("bigram", "prompt_lookup")
 FINETUNE_OVERLAYS = {"finetune_grid", "from_scratch"}
 PAPER_ROWS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*-*.yaml"))
 
@@ -58,10 +60,17 @@ def test_any_model_goes_by_the_last_part_of_its_path(path: str, name: str) -> No
 
 @pytest.mark.parametrize("role", ["large", "small"])
 def test_every_model_can_be_either_half_of_a_pair(role: str) -> None:
-    assert names(role) == names("model")
-    for name in names(role):
+    assert set(names(role)) - set(names("model")) == set(NO_MODELS if role == "small" else [])
+    for name in names("model"):
         included = OmegaConf.to_container(composed("evaluate", f"{role}={name}")[role])
         assert included == OmegaConf.to_container(composed("finetune", f"model={name}").model)
+
+
+@pytest.mark.parametrize("name", NO_MODELS)
+def test_a_small_side_without_a_model(name: str) -> None:
+    source = instantiate(composed("evaluate", f"small={name}").small)
+    assert isinstance(source, SourceConfig)
+    assert source.name == name
 
 
 @pytest.mark.parametrize("name", names("bild"))

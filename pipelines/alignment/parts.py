@@ -20,7 +20,7 @@ from pipelines.cli import UserError, check_whole, counted
 from pipelines.data.task import Task
 from pipelines.decoding.config import check_seed_and_engine, instantiated
 from pipelines.decoding.pair import chosen_device, chosen_dtype
-from pipelines.models.loading import LoadedModel
+from pipelines.models.loading import LoadedModel, Model
 from pipelines.training import checkpoints
 from pipelines.training.identity import start_identity
 from pipelines.training.processes import say
@@ -56,8 +56,11 @@ def assemble(config: DictConfig) -> Parts:
     device, dtype = chosen_device(config.device), chosen_dtype(config.dtype)
     if config.split == "validation":
         raise UserError("split=validation: those examples are for the comparison before and after; choose train")
-    names = ("task", "align", "train", "bild", "large", "small")
-    task, settings, training, policy, large, small = (instantiated(config, name) for name in names)
+    small = instantiated(config, "small")
+    if not isinstance(small, Model):
+        raise UserError(f"small={small.name}: has no weights that could be aligned; choose a model")
+    names = ("task", "align", "train", "bild", "large")
+    task, settings, training, policy, large = (instantiated(config, name) for name in names)
     if not (policy.uses_large and policy.uses_small):
         raise UserError("bild: alignment is measured with a policy that uses both models; choose bild=big_little")
     if small.aligned is True:

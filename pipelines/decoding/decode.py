@@ -17,7 +17,9 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import bild
+from bild.checks import check_models
 from bild.policies.base import Policy
+from bild.sources.base import DraftSource
 from pipelines.cli import UserError
 from pipelines.data.task import Task
 from pipelines.decoding.rows import DecodedRow, kept_tokens
@@ -41,19 +43,26 @@ class Decoding:
 
 
 class Decoder:
-    """Two models with what they share: rows of token ids in, ``DecodedRow``s out."""
+    """Two models, or one and what drafts for it, with what they share: rows of token ids in, ``DecodedRow``s out."""
 
     def __init__(
         self,
         large: PreTrainedModel | None,
-        small: PreTrainedModel | None,
+        small: PreTrainedModel | DraftSource | None,
         tokenizer: PreTrainedTokenizerBase,
         decoding: Decoding,
     ) -> None:
         self._models = (large, small)
         self._tokenizer = tokenizer
         self.decoding = decoding
-        self.device = next(model.device for model in (large, small) if model is not None)
+        self.device = next(model.device for model in (large, small) if isinstance(model, PreTrainedModel))
+
+    def check(self, policy: Policy) -> None:
+        """Raise ``UserError`` unless these models can do what the policy asks of them; known before any work."""
+        try:
+            check_models(*self._models, policy)
+        except ValueError as error:
+            raise UserError(str(error)) from error
 
     def pad(self, inputs: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
         """Rows of token ids as ``input_ids`` and ``attention_mask``, (B, S) int64 on the models' device."""

@@ -36,7 +36,7 @@ class LineDecoder:
         task, policy = instantiated(config, "task"), instantiated(config, "bild")
         written = decoding(config, task, policy)
         used = {"large": policy.uses_large, "small": policy.uses_small}
-        pair = load_pair(config, task.name, [role for role in used if used[role]])
+        pair = load_pair(config, task, [role for role in used if used[role]])
         for role, model in pair.described.items():
             print(f"{role}  {model.note}", file=sys.stderr)
         return cls(pair, task, policy, Decoder(pair.large, pair.small, pair.tokenizer, written))

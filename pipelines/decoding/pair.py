@@ -1,4 +1,4 @@
-"""The two models of a comparison, loaded and checked to fit together, and the fingerprint of what they write.
+"""The two sides of a comparison, loaded and checked to fit together, and the fingerprint of what they write.
 
 Knows how models are described; knows nothing about how texts are decoded or scored.
 """
@@ -13,13 +13,16 @@ import torch
 from omegaconf import DictConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bild.api import models_in_use
 from bild.checks import as_ids
 from bild.policies.base import Policy
+from bild.sources.base import DraftSource
 from pipelines.cli import UserError
+from pipelines.data.task import Task
 from pipelines.decoding.config import instantiated
 from pipelines.decoding.decode import Decoding
 from pipelines.files import ROOT
-from pipelines.models.fingerprint import decoding_key, model_hash, tokenizer_hash
+from pipelines.models.fingerprint import decoding_key, model_hash, source_hash, tokenizer_hash
 
 # float16 is missing on purpose: it overflows in nearly every T5.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -27,23 +30,24 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch
 
 @dataclass(frozen=True)
 class Described:
-    """A model of a pair, for people and results."""
+    """One side of a pair, for people and results. A draft source has no path, no parameters of its own and no dtype."""
 
     name: str
-    path: str
+    path: str | None
     note: str
     parameters: int
-    dtype: str
+    dtype: str | None
     weights: str
-    """``model_hash``"""
+    """``model_hash`` or ``source_hash``"""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A large and a small model, in eval mode on one device, and the tokenizer they share."""
+    """A large and a small model, in eval mode on one device, or what drafts in place of the small one, and the
+    tokenizer they share."""
 
     large: PreTrainedModel | None
-    small: PreTrainedModel | None
+    small: PreTrainedModel | DraftSource | None
     tokenizer: PreTrainedTokenizerBase
     described: dict[str, Described]
     """by role: "large", "small", or both"""
@@ -60,30 +64,41 @@ class Pair:
 
     @property
     def _any_model(self) -> PreTrainedModel:
-        return next(model for model in (self.large, self.small) if model is not None)
+        return next(model for model in (self.large, self.small) if isinstance(model, PreTrainedModel))
 
 
-def load_pair(config: DictConfig, task_name: str, roles: Sequence[str] = ("large", "small")) -> Pair:
-    """The pair of a config's ``large`` and ``small``, or one of them, on its ``device`` in its ``dtype``.
+def load_pair(config: DictConfig, task: Task, roles: Sequence[str] = ("large", "small")) -> Pair:
+    """The pair of a config's ``large`` and ``small``, or one of them, on its ``device`` in its ``dtype``. A small side
+    that is no model comes with the large one, whatever the ``roles``.
 
     Raises:
-        UserError: a model that cannot be loaded, an unknown device or dtype, or two tokenizers.
+        UserError: something that cannot be loaded, an unknown device or dtype, or two tokenizers.
     """
     from pipelines.models.loading import load
+    from pipelines.models.sources import SourceConfig
 
     device = chosen_device(config.device)
     dtype = chosen_dtype(config.dtype)
-    loaded = {role: load(instantiated(config, role), task_name, role) for role in roles}
+    asked = {role: instantiated(config, role) for role in roles}
+    drafts = asked.pop("small") if isinstance(asked.get("small"), SourceConfig) else None
+    if drafts is not None and "large" not in asked:
+        asked["large"] = instantiated(config, "large")
+    loaded = {role: load(model, task.name, role) for role, model in asked.items()}
     tokenizers = [one.tokenizer for one in loaded.values()]
     check_tokenizers(tokenizers[0], tokenizers[-1])
     models = {role: one.model.to(device=device, dtype=dtype).eval() for role, one in loaded.items()}
     described = {role: describe(models[role], one.path, one.note) for role, one in loaded.items()}
-    return Pair(models.get("large"), models.get("small"), tokenizers[0], described)
+    if drafts is None:
+        return Pair(models.get("large"), models.get("small"), tokenizers[0], described)
+    made = drafts.load(loaded["large"], task)
+    described["small"] = describe_source(made.source, drafts.name, made.note)
+    return Pair(models["large"], made.source, tokenizers[0], described)
 
 
 def pair_key(pair: Pair, policy: Policy, inputs: Sequence[list[int]], decoding: Decoding, batch_size: int) -> str:
     """The fingerprint of what a policy writes for some inputs; a model that it does not use does not enter."""
-    used = {"large": policy.uses_large, "small": policy.uses_small}
+    in_use = models_in_use(pair.large, pair.small, policy)
+    used = {"large": "large" in in_use, "small": policy.uses_small}
     weights = {role: model.weights for role, model in pair.described.items() if used[role]}
     tokenizer = tokenizer_hash(pair.tokenizer)
     return decoding_key(weights, tokenizer, inputs, policy, decoding, batch_size, pair.device.type)
@@ -100,6 +115,12 @@ def describe(model: PreTrainedModel, path: str, note: str) -> Described:
         dtype=str(model.dtype).removeprefix("torch."),
         weights=model_hash(model),
     )
+
+
+def describe_source(source: DraftSource, name: str, note: str) -> Described:
+    """What a result says of something that drafts in place of a small model."""
+    alone = "" if source.writes_alone else "; it only drafts, so there is no small alone"
+    return Described(name, path=None, note=note + alone, parameters=0, dtype=None, weights=source_hash(source))
 
 
 def check_tokenizers(large: PreTrainedTokenizerBase, small: PreTrainedTokenizerBase) -> None:

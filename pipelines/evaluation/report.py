@@ -179,6 +179,8 @@ def _timing_fact(run: dict[str, Any], dtype: str) -> str:
 
 
 def _model_fact(model: dict[str, Any]) -> str:
+    if model["path"] is None:  # nothing that has weights
+        return model["note"]
     return f"{model['name']}, {model['parameters'] / 1e6:.1f} M parameters, from {model['path']}"
 
 
@@ -233,18 +235,18 @@ def _milliseconds(result: Result, rows: Sequence[dict[str, Any]]) -> dict[str, l
 def _examples(result: Result, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Examples spread evenly over the timed ones: not picked by what they show."""
     method = result.method("policy")["method"]
-    by_method = {
-        name: {row["row"]: row for row in rows if row["method"] == name} for name in ("large", "small", method)
-    }
+    by_method: dict[str, dict[int, dict[str, Any]]] = {}
+    for row in rows:
+        by_method.setdefault(row["method"], {})[row["row"]] = row
     timed = sorted(index for index, row in by_method[method].items() if row["milliseconds"] is not None)
     examples = []
     for place in chosen_rows(len(timed), EXAMPLES):
-        large, small, ours = (by_method[name][timed[place]] for name in ("large", "small", method))
+        large, ours = by_method["large"][timed[place]], by_method[method][timed[place]]
         examples.append(
             {
                 "ours": ours,
                 "large": large,
-                "small": small,
+                "small": by_method["small"][timed[place]] if "small" in by_method else None,
                 "tokens": tokens(ours["trace"]),
                 "factor": large["milliseconds"] / ours["milliseconds"],
             }

@@ -1,4 +1,4 @@
-"""One evaluation: decode a split with a policy and both baselines, time them in turn, and put the numbers together.
+"""One evaluation: decode a split with a policy and its baselines, time them in turn, and put the numbers together.
 
 Knows a loaded pair, a task's rows and a policy; knows nothing about Hydra, tables or reports.
 """
@@ -16,6 +16,7 @@ from datasets import Dataset
 
 import bild
 from bild.policies.base import Policy
+from bild.sources.base import DraftSource
 from pipelines.data.task import Task, fingerprint
 from pipelines.decoding import scoring
 from pipelines.decoding.decode import Decoder, Decoding, decode_rows, source_ids
@@ -55,15 +56,16 @@ class Evaluated:
 def evaluate(
     pair: Pair, task: Task, dataset: Dataset, policy: Policy, decoding: Decoding, settings: Settings
 ) -> Evaluated:
-    """Decode, score and time a policy beside the large and the small model alone.
+    """Decode, score and time a policy beside the large model alone, and the small one if it writes alone.
 
     Every method writes the whole split in batches (kept in ``settings.cache`` by fingerprint, so that a sweep writes
     its baselines once); then all of them decode the timed examples one by one, taking turns.
     """
-    policies = methods(policy)
+    policies = methods(policy, pair)
     inputs = source_ids(dataset["source"], pair.tokenizer, task)
     rows = latency.chosen_rows(len(inputs), settings.latency_limit)
     decoder = Decoder(pair.large, pair.small, pair.tokenizer, decoding)
+    decoder.check(policy)
     keys = {name: pair_key(pair, one, inputs, decoding, settings.batch_size) for name, one in policies.items()}
     # Times of another machine, or of another number of threads, do not belong beside these.
     log = TimingLog(settings.cache / "timing" / key(keys, rows, provenance.machine()))
@@ -91,9 +93,11 @@ def evaluate(
     return Evaluated(content, results.rows_table(texts, decoded, timings, pair.tokenizer), log)
 
 
-def methods(policy: Policy) -> dict[str, Policy]:
-    """The methods by name; a policy that is a baseline is not run twice."""
-    return BASELINES if policy in BASELINES.values() else {**BASELINES, "policy": policy}
+def methods(policy: Policy, pair: Pair) -> dict[str, Policy]:
+    """The methods by name; a policy that is a baseline is not run twice. What only drafts is no baseline."""
+    only_drafts = isinstance(pair.small, DraftSource) and not pair.small.writes_alone
+    baselines = {name: policy for name, policy in BASELINES.items() if name == "large" or not only_drafts}
+    return baselines if policy in baselines.values() else {**baselines, "policy": policy}
 
 
 def describe_task(task: Task, dataset: Dataset, split: str, limit: int | None) -> dict[str, Any]:
@@ -122,10 +126,7 @@ def _measured(
     seed: int,
 ) -> dict[str, Any]:
     """The sections "methods" and "cost_ratio"."""
-    steps = {name: measures.counts([decoded[name][t.row] for t in timings[name]]) for name in BASELINES}
-    c = measures.cost_ratio(
-        timings["small"], timings["large"], steps["small"]["small_steps"], steps["large"]["large_steps"]
-    )
+    c = _cost_ratio(decoded, timings)
     references = list(dataset["target"])
     statistics = {
         name: scoring.row_statistics(task.metric, [row.text for row in rows], references)
@@ -147,6 +148,16 @@ def _measured(
             }
         )
     return {"methods": entries, "cost_ratio": c}
+
+
+def _cost_ratio(decoded: dict[str, list[DecodedRow]], timings: dict[str, list[Timing]]) -> float | None:
+    """c; None where there is no small model alone to measure it on."""
+    if "small" not in timings:
+        return None
+    steps = {name: measures.counts([decoded[name][t.row] for t in timings[name]]) for name in BASELINES}
+    return measures.cost_ratio(
+        timings["small"], timings["large"], steps["small"]["small_steps"], steps["large"]["large_steps"]
+    )
 
 
 def _quality(metric: str, statistics: np.ndarray, large: np.ndarray, seed: int) -> dict[str, Any]:

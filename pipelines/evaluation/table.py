@@ -101,7 +101,8 @@ def lines(results: Sequence[Result]) -> list[Line]:
     Baselines are timed again beside every policy; of these, the run with the median time of the large model is shown.
     """
     typical = typical_run(results)
-    baselines = [Line(typical.method(name), typical, is_policy=False) for name in ("large", "small")]
+    alone = [entry for entry in typical.content["methods"] if entry["method"] != "policy"]
+    baselines = [Line(entry, typical, is_policy=False) for entry in alone]
     own = [result for result in results if result.content["run"]["policy_method"] == "policy"]
     return baselines + [Line(result.method("policy"), result, is_policy=True) for result in own]
 

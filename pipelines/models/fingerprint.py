@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import bild
+from bild.sources.base import DraftSource
 
 DIGITS = 24  # hex digits of a key: 96 bits
 
@@ -32,6 +34,15 @@ def model_hash(model: PreTrainedModel) -> str:
         settings.pop("transformers_version", None)
         digest.update(_canonical(settings))
     return digest.hexdigest()
+
+
+def source_hash(source: DraftSource) -> str:
+    """SHA-256 (hex, shortened) of a draft source: its kind and its fields. What it shares with a model is that model's.
+
+    Args:
+        source: a dataclass.
+    """
+    return key(type(source).__name__, asdict(source))
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -60,7 +71,7 @@ def decoding_key(
     """The fingerprint of one decoded split.
 
     Args:
-        models: ``model_hash`` of each model that the policy uses, by role.
+        models: ``model_hash`` or ``source_hash`` of what the policy uses, by role.
         tokenizer: ``tokenizer_hash``; texts are read back with it.
         inputs: token ids of every source, in order: data, prefix and lengths in one.
         policy, decoding: frozen dataclasses, hashed by their representation.
