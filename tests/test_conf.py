@@ -50,6 +50,21 @@ def test_models_and_their_training(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "exits"),
+    [
+        ("mt5-small-early-exit", {1: 1, 8: 1}),
+        ("mt5-small-calm", {layer: layer for layer in range(1, 9)}),
+        ("tiny-large-early-exit", {1: 1, 4: 1}),
+        ("mt5-small", None),
+    ],
+)
+def test_exits_of_a_model_are_those_of_its_training(name, exits) -> None:
+    assert instantiate(composed("finetune", f"model={name}").train).exits == exits
+    given = instantiate(composed("finetune", f"model={name}", "train.exits={2: 3, 8: 5}").train).exits
+    assert given == {2: 3, 8: 5}
+
+
+@pytest.mark.parametrize(
     ("path", "name"), [("google/t5-v1_1-small", "t5-v1_1-small"), ("models/mine/", "mine"), ("mine", "mine")]
 )
 def test_any_model_goes_by_the_last_part_of_its_path(path: str, name: str) -> None:

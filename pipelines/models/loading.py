@@ -47,6 +47,7 @@ class Model:
     vocabulary_size: int | None = None  # tokens of the vocabulary that init=scratch trains on the task
     learning_rate: float = 1e-4
     max_steps: int = 500_000
+    exits: Mapping[int, float] | None = None  # decoder layers that are to learn to write, see ``train.exits``
     aligned: str | bool = "auto"  # as the small model of a pair: use {name}-aligned; "auto" = if it is there
 
     def __post_init__(self) -> None:

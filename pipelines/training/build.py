@@ -23,8 +23,9 @@ from transformers.optimization import Adafactor
 from pipelines.cli import UserError
 from pipelines.data.task import Task
 from pipelines.training.batches import MicroBatches, Updates
+from pipelines.training.exits import loss_of
 from pipelines.training.interrupt import Interrupt
-from pipelines.training.loss import IGNORED, TokenLoss
+from pipelines.training.loss import IGNORED
 from pipelines.training.patience import Patience
 from pipelines.training.progress import Progress
 from pipelines.training.settings import TrainSettings
@@ -61,6 +62,7 @@ def build_trainer(
         metric=task.metric,
         max_new_tokens=task.target_length,
         batch_size=settings.evaluate_batch_size,
+        exits=settings.exits,
         rank=arguments.process_index,
         processes=arguments.world_size,
     )
@@ -72,7 +74,7 @@ def build_trainer(
         eval_dataset=validation_dataset,
         processing_class=tokenizer,
         data_collator=DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=IGNORED),
-        compute_loss_func=TokenLoss(settings.label_smoothing),
+        compute_loss_func=loss_of(model, settings.exits, settings.label_smoothing),
         optimizer=adafactor(settings),
         callbacks=[Patience(validation.headline, settings.patience)],
         batches=micro_batches(train_dataset, settings, arguments.process_index, arguments.world_size),

@@ -5,6 +5,7 @@ Knows logits and labels; knows nothing about models or the trainer.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -24,6 +25,10 @@ class TokenLoss:
 
     def __init__(self, label_smoothing: float) -> None:
         self.label_smoothing = label_smoothing
+
+    def listening(self) -> AbstractContextManager[None]:
+        """Around a pass of the model whose loss is wanted, for losses that need more of it than its outputs."""
+        return nullcontext()
 
     def __call__(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """Loss of one part.

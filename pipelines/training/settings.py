@@ -6,6 +6,7 @@ Knows names, ranges and what this machine can do; knows nothing about models, da
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -53,6 +54,9 @@ class TrainSettings:
     schedule: str  # "constant", "inverse_sqrt", "linear" or "cosine", each after the warm-up
     warmup_steps: int  # steps over which the learning rate rises from 0
     label_smoothing: float
+    exits: (
+        Mapping[int, float] | None
+    )  # decoder layers that learn to write, and the weights of their losses; None = the last
     bf16: str | bool  # "auto" = where the GPU has it
     seed: int
     device: str  # "auto" = a GPU if there is one; "cpu" or "cuda"
@@ -75,6 +79,8 @@ class TrainSettings:
         rate, smoothing = self.learning_rate, self.label_smoothing
         self._require("learning_rate", _number(rate) and 0 < rate < math.inf, "a number above 0, such as 1e-4")
         self._require("label_smoothing", _number(smoothing) and 0 <= smoothing < 1, "a number from 0 to below 1")
+        told = "the weights of decoder layers, such as {1: 1, 8: 1}, or null for the last one alone"
+        self._require("exits", self.exits is None or _are_weights(self.exits), told)
         for name in ("group_by_length", "scale_parameter"):
             self._require(name, isinstance(getattr(self, name), bool), "true or false")
         for name, choices in (("schedule", SCHEDULES), ("wandb", WANDB), ("device", DEVICES)):
@@ -103,12 +109,21 @@ class TrainSettings:
 
     def identity(self) -> dict[str, Any]:
         """What decides the weights on this machine, under the names that the user gives it."""
-        values = {f"train.{name}": value for name, value in asdict(self).items() if name not in (*FREE, "seed")}
+        values = {
+            f"train.{name}": value for name, value in asdict(self).items() if name not in (*FREE, "seed", "exits")
+        }
         values["train.bf16"] = self.computes_in_bf16()
         values["seed"] = self.seed
+        if self.exits is not None:
+            values |= {f"train.exits.{layer}": weight for layer, weight in sorted(self.exits.items())}
         if self.schedule in DECAYING:
             values["train.max_steps"] = self.max_steps
         return values
+
+
+def _are_weights(exits: Any) -> bool:
+    layers = isinstance(exits, Mapping) and all(isinstance(layer, int) and layer >= 1 for layer in exits)
+    return layers and len(exits) > 0 and all(_number(weight) and 0 < weight < math.inf for weight in exits.values())
 
 
 def _number(value: Any) -> bool:

@@ -34,6 +34,8 @@ from pipelines.training.weights import drafting, load_weights, save_model
 class Trainer(Seq2SeqTrainer):
     """Trains on given batches, evaluates with a given function, writes checkpoints that are whole or do not count.
 
+    ``compute_loss_func`` is a ``TokenLoss``.
+
     Args:
         optimizer: its class and arguments.
         batches: what this process computes, in order.
@@ -88,6 +90,10 @@ class Trainer(Seq2SeqTrainer):
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
             generator=torch.Generator(),  # its own, so that making an iterator draws nothing from the global one
         )
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        with self.compute_loss_func.listening():
+            return super().compute_loss(*args, **kwargs)
 
     # ---- evaluation
 

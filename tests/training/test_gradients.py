@@ -17,10 +17,10 @@ from tests.training import tiny
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def exact_run(out: Path, accumulation: int) -> None:
+def exact_run(out: Path, accumulation: int, layers: int = 1, **settings: object) -> None:
     """Five updates of 8 rows with labels of 2 to 7 tokens, in float64 without dropout."""
-    model = tiny.new_model(torch.float64, dropout_rate=0.0)
-    changes = {"accumulation": accumulation, "max_steps": 5, "learning_rate": 1e-2, "log_every": 1}
+    model = tiny.new_model(torch.float64, dropout_rate=0.0, num_layers=layers)
+    changes = {"accumulation": accumulation, "max_steps": 5, "learning_rate": 1e-2, "log_every": 1, **settings}
     if not torch.cuda.is_available():
         changes["device"] = "auto"  # several processes must find each other also where nobody says that there is no GPU
     tiny.run(out, model, group_by_length=False, evaluate_every=None, **changes)

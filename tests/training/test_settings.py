@@ -20,6 +20,10 @@ from tests.training import tiny
         ({"learning_rate": float("nan")}, r"train\.learning_rate=nan"),
         ({"warmup_steps": -1}, r"train\.warmup_steps=-1"),
         ({"label_smoothing": 1}, r"train\.label_smoothing=1: give a number from 0 to below 1"),
+        ({"exits": {0: 1}}, r"train\.exits=\{0: 1\}: give the weights of decoder layers, such as \{1: 1, 8: 1\}"),
+        ({"exits": {1: 0}}, r"train\.exits=\{1: 0\}: give the weights"),
+        ({"exits": {}}, r"train\.exits=\{\}: give the weights"),
+        ({"exits": [1, 8]}, r"train\.exits=\[1, 8\]: give the weights"),
         ({"schedule": "sawtooth"}, r"train\.schedule=sawtooth: give one of constant, inverse_sqrt"),
         ({"wandb": "on"}, r"train\.wandb=on: give one of disabled, offline, online"),
         ({"bf16": "maybe"}, r"train\.bf16=maybe: give auto, true or false"),
@@ -57,3 +61,9 @@ def test_what_does_not_touch_the_weights_is_not_identity() -> None:
     changed = dataclasses.replace(tiny.SETTINGS, max_steps=99, log_every=1, save_every=1, evaluate_every=1, keep=9)
     assert changed.identity() == identity
     assert dataclasses.replace(tiny.SETTINGS, schedule="cosine").identity()["train.max_steps"] == 22
+
+
+def test_exits_are_identity_and_a_run_without_them_is_what_it_was() -> None:
+    assert not any(name.startswith("train.exits") for name in tiny.SETTINGS.identity())
+    identity = dataclasses.replace(tiny.SETTINGS, exits={8: 1, 1: 0.5}).identity()
+    assert identity == {**tiny.SETTINGS.identity(), "train.exits.1": 0.5, "train.exits.8": 1}

@@ -1,5 +1,6 @@
 """What a training does besides its steps: evaluate, keep the best, stop early, group by tokens, report."""
 
+import copy
 import dataclasses
 import itertools
 import json
@@ -119,6 +120,30 @@ def test_the_validation_score_is_that_of_greedy_texts() -> None:
         name: value for name, value in found.items() if name != "eval_loss"
     }
     assert one.headline == "eval_rougeLsum"
+
+
+def test_with_exits_every_one_of_them_is_validated() -> None:
+    model = tiny.new_model(num_layers=3).eval()
+    with torch.no_grad():
+        model.shared.weight.mul_(3)
+    arguments = {"metric": "bleu", "max_new_tokens": 12, "batch_size": 3}
+    references = tiny.TOKENIZER.batch_decode(
+        model.generate(**tiny.TOKENIZER(list(tiny.pairs(4)["source"]), return_tensors="pt", padding=True),
+                       max_new_tokens=12, do_sample=False),
+        skip_special_tokens=True,
+    )  # fmt: skip
+    one = Validation(model, tiny.TOKENIZER, tiny.VALIDATION, references, exits={3: 3, 1: 2, 2: 1}, **arguments)
+    found = one()
+    assert found["eval_bleu"] == pytest.approx(100)
+    for layer in (1, 2):
+        short = copy.deepcopy(model)
+        short.decoder.block = short.decoder.block[:layer]
+        alone = Validation(short, tiny.TOKENIZER, tiny.VALIDATION, references, **arguments)()
+        assert found[f"eval_layer{layer}_bleu"] == pytest.approx(alone["eval_bleu"])
+        assert alone["eval_bleu"] < 99
+    assert one.headline == "eval_exits_bleu"
+    mean = (2 * found["eval_layer1_bleu"] + found["eval_layer2_bleu"] + 3 * 100) / 6
+    assert found["eval_exits_bleu"] == pytest.approx(mean)
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -28,6 +28,7 @@ SETTINGS = TrainSettings(
     schedule="inverse_sqrt",
     warmup_steps=3,
     label_smoothing=0.1,
+    exits=None,
     bf16=False,
     seed=7,
     device="cpu",
