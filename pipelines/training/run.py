@@ -177,9 +177,8 @@ def _finish(
         _take_best(trainer, out / f"{checkpoints.PREFIX}{state.best_global_step}")
     facts = {"task": f"{task.name} (version {task.version})", "steps": state.global_step}
     if state.best_metric is not None:
-        facts["validation"] = (
-            f"{trainer.args.metric_for_best_model.removeprefix('eval_')} {state.best_metric:.2f} after {state.best_global_step} steps"
-        )
+        metric = trainer.args.metric_for_best_model.removeprefix("eval_")
+        facts["validation"] = f"{metric} {state.best_metric:.2f} after {state.best_global_step} steps"
     card = model_card(out.name, f"Trained on the task {task.name} with Adafactor.", facts, identity)
     texts = {**notes, "README.md": card, checkpoints.STATE: _json(state)}
     write_final(out, trainer.model, trainer.processing_class, texts, about)
