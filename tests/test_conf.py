@@ -14,7 +14,7 @@ from pipelines.training.build import training_arguments
 from tests.conf import ROOT, composed
 
 ROOTS = sorted(path.stem for path in (ROOT / "conf").glob("*.yaml"))
-NO_MODELS = ("bigram", "prompt_lookup")
+NO_MODELS = ("bigram", "early_exit", "prompt_lookup")
 FINETUNE_OVERLAYS = {"finetune_grid", "from_scratch"}
 PAPER_ROWS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*-*.yaml"))
 

@@ -71,6 +71,25 @@ class PromptLookup(SourceConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EarlyExit(SourceConfig):
+    """``bild.EarlyExit``."""
+
+    layers: int
+
+    def __post_init__(self) -> None:
+        bild.EarlyExit(self.layers)  # checks the number before anything is loaded
+
+    def load(self, large: LoadedModel, task: Task) -> LoadedSource:
+        source = bild.EarlyExit(self.layers)
+        try:
+            source.check(large.model)
+        except ValueError as error:
+            raise UserError(f"small.layers={self.layers}: {error}") from error
+        layers = counted(self.layers, "decoder layer")
+        return LoadedSource(source, f"{self.name}: the first {layers} of the large model, with its head")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bigram(SourceConfig):
     """``bild.Bigram`` of a task, counted once and kept beside the task's checkpoints."""
 

@@ -12,7 +12,7 @@ from pipelines.cli import UserError
 from pipelines.data.task import Task
 from pipelines.models import loading
 from pipelines.models.fingerprint import source_hash, tokenizer_hash
-from pipelines.models.sources import Bigram, PromptLookup, SourceConfig
+from pipelines.models.sources import Bigram, EarlyExit, PromptLookup, SourceConfig
 from tests.alignment import stand_in
 from tests.training import tiny
 
@@ -125,3 +125,15 @@ def test_a_source_is_its_kind_and_its_fields(task, large):
     assert hashes[1] == hashes[2]
     assert hashes[3] == hashes[4]
     assert len(set(hashes)) == 4
+
+
+def test_early_exit_is_of_the_large_model_itself(task):
+    deep = loading.LoadedModel(tiny.new_model(num_layers=3), tiny.TOKENIZER, "large", "large")
+    made = EarlyExit(name="early_exit", layers=2).load(deep, task)
+    assert made.source == bild.EarlyExit(2)
+    assert made.note == "early_exit: the first 2 decoder layers of the large model, with its head"
+    assert source_hash(made.source) != source_hash(bild.EarlyExit(1))
+    with pytest.raises(UserError, match=r"small.layers=3: .* must leave out a layer, but .* decoder has 3"):
+        EarlyExit(name="early_exit", layers=3).load(deep, task)
+    with pytest.raises(ValueError, match="layers=0 must be a whole number >= 1"):
+        EarlyExit(name="early_exit", layers=0)
