@@ -176,11 +176,23 @@ def _error(entries: Sequence[dict[str, Any]]) -> list[list[float]]:
 
 def empty_figure(width: float, height: float) -> tuple[Figure, Axes]:
     """An empty plot in inches, without frame or background."""
+    figure, (axes,) = empty_figures(width, height, 1)
+    return figure, axes
+
+
+def empty_figures(width: float, height: float, columns: int) -> tuple[Figure, list[Axes]]:
+    """Empty plots side by side, all of them within the given inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.patch.set_alpha(0)
-    axes = figure.add_subplot()
+    plots = list(figure.subplots(1, columns, squeeze=False)[0])
+    for axes in plots:
+        _dress(axes)
+    return figure, plots
+
+
+def _dress(axes: Axes) -> None:
     axes.patch.set_alpha(0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(INK)
@@ -189,7 +201,6 @@ def empty_figure(width: float, height: float) -> tuple[Figure, Axes]:
     axes.yaxis.label.set_color(INK)
     axes.grid(color=INK, alpha=0.12, linewidth=0.6)
     axes.set_axisbelow(True)
-    return figure, axes
 
 
 def svg_text(figure: Figure) -> str:

@@ -103,10 +103,15 @@ def file_name(split: str, models: Mapping[str, str], policy: object, extras: Map
     """
     words = [split, *models.values(), type(policy).__name__]
     words += [f"{name}{value}" for name, value in (*_telling_fields(policy), *extras.items())]
+    return joined_name(words)
+
+
+def joined_name(words: Sequence[str]) -> str:
+    """Words as the name of a file, cut where file systems would refuse it."""
     name = re.sub(r"[^\w.+-]+", "_", "-".join(words))
     if len(name.encode()) <= NAME_BYTES:
         return name
-    # File systems refuse long names; the hash tells apart what was cut off.
+    # The hash tells apart what was cut off.
     kept = name.encode()[:NAME_BYTES].decode(errors="ignore")
     return f"{kept}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 

@@ -5,7 +5,7 @@ Knows a loaded pair, a task's rows and a policy; knows nothing about Hydra, tabl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,19 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What some methods wrote and how long it took them."""
+
+    content: dict[str, Any]
+    """the sections of a result that depend on it: models, decoding, run, methods, cost_ratio"""
+    decoded: dict[str, list[DecodedRow]]
+    timings: dict[str, list[Timing]]
+    """of the timed examples, by row"""
+    timing_log: TimingLog
+    """what lets a killed run continue; to be removed once the result is safe"""
+
+
+@dataclass(frozen=True)
 class Evaluated:
     """The numbers of an evaluation and its examples."""
 
@@ -56,16 +69,34 @@ class Evaluated:
 def evaluate(
     pair: Pair, task: Task, dataset: Dataset, policy: Policy, decoding: Decoding, settings: Settings
 ) -> Evaluated:
-    """Decode, score and time a policy beside the large model alone, and the small one if it writes alone.
+    """Decode, score and time a policy beside the large model alone, and the small one if it writes alone."""
+    policies = methods(policy, pair)
+    measured = measure(pair, task, dataset, policies, decoding, settings)
+    content = measured.content | {"policy": results.policy_fields(policy)}
+    content["run"] |= {"policy_method": next(name for name, one in policies.items() if one == policy)}
+    texts = list(zip(dataset["source"], dataset["target"], strict=True))
+    rows = results.rows_table(texts, measured.decoded, measured.timings, pair.tokenizer)
+    return Evaluated(content, rows, measured.timing_log)
+
+
+def measure(
+    pair: Pair,
+    task: Task,
+    dataset: Dataset,
+    policies: Mapping[str, Policy],
+    decoding: Decoding,
+    settings: Settings,
+) -> Measured:
+    """Decode, score and time any number of methods by name, ``baselines`` among them.
 
     Every method writes the whole split in batches (kept in ``settings.cache`` by fingerprint, so that a sweep writes
     its baselines once); then all of them decode the timed examples one by one, taking turns.
     """
-    policies = methods(policy, pair)
     inputs = source_ids(dataset["source"], pair.tokenizer, task)
     rows = latency.chosen_rows(len(inputs), settings.latency_limit)
     decoder = Decoder(pair.large, pair.small, pair.tokenizer, decoding)
-    decoder.check(policy)
+    for policy in policies.values():
+        decoder.check(policy)
     keys = {name: pair_key(pair, one, inputs, decoding, settings.batch_size) for name, one in policies.items()}
     # Times of another machine, or of another number of threads, do not belong beside these.
     log = TimingLog(settings.cache / "timing" / key(keys, rows, provenance.machine()))
@@ -78,26 +109,28 @@ def evaluate(
     timings = {name: sorted((t for t in timed if t.method == name), key=lambda t: t.row) for name in policies}
     content = {
         "models": {role: asdict(model) for role, model in pair.described.items()},
-        "policy": results.policy_fields(policy),
         "decoding": asdict(decoding),
         "run": {
             "device": decoder.device.type,
             "batch_size": settings.batch_size,
             "timed_examples": len(rows),
             "timing_processes": len({timing.process for timing in timed}),
-            "policy_method": next(name for name, one in policies.items() if one == policy),
         },
-        **_measured(policies, decoded, timings, task, dataset, pair.eos, decoding.seed),
+        **_numbers(policies, decoded, timings, task, dataset, pair.eos, decoding.seed),
     }
-    texts = list(zip(dataset["source"], dataset["target"], strict=True))
-    return Evaluated(content, results.rows_table(texts, decoded, timings, pair.tokenizer), log)
+    return Measured(content, decoded, timings, log)
+
+
+def baselines(pair: Pair) -> dict[str, Policy]:
+    """Each model alone, by name. What only drafts is no baseline."""
+    only_drafts = isinstance(pair.small, DraftSource) and not pair.small.writes_alone
+    return {name: policy for name, policy in BASELINES.items() if name == "large" or not only_drafts}
 
 
 def methods(policy: Policy, pair: Pair) -> dict[str, Policy]:
-    """The methods by name; a policy that is a baseline is not run twice. What only drafts is no baseline."""
-    only_drafts = isinstance(pair.small, DraftSource) and not pair.small.writes_alone
-    baselines = {name: policy for name, policy in BASELINES.items() if name == "large" or not only_drafts}
-    return baselines if policy in baselines.values() else {**baselines, "policy": policy}
+    """The methods by name; a policy that is a baseline is not run twice."""
+    alone = baselines(pair)
+    return alone if policy in alone.values() else {**alone, "policy": policy}
 
 
 def describe_task(task: Task, dataset: Dataset, split: str, limit: int | None) -> dict[str, Any]:
@@ -116,8 +149,8 @@ def describe_task(task: Task, dataset: Dataset, split: str, limit: int | None) -
     }
 
 
-def _measured(
-    policies: dict[str, Policy],
+def _numbers(
+    policies: Mapping[str, Policy],
     decoded: dict[str, list[DecodedRow]],
     timings: dict[str, list[Timing]],
     task: Task,

@@ -125,6 +125,17 @@ def groups(results: Sequence[Result]) -> list[list[Result]]:
 
 def print_tables(results: Sequence[Result]) -> None:
     """Print the result table and the details below it, for each group of comparable results."""
+    for group in groups(results):
+        task = group[0].content["task"]
+        titles = (f"{task['name']}, {task['split']}, {counted(task['examples'], 'example')}", "how it came about")
+        shown = lines(group)
+        bold = [index for index, line in enumerate(shown) if line.is_policy]
+        for title, columns in zip(titles, (main_columns(task["metric"]), detail_columns()), strict=True):
+            print_table(title, columns, [line.entry for line in shown], bold)
+
+
+def print_table(title: str, columns: Sequence[Column], entries: Sequence[dict[str, Any]], bold: Sequence[int]) -> None:
+    """Print one table with a title, a line for each entry; the lines at these indices stand out."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -132,19 +143,13 @@ def print_tables(results: Sequence[Result]) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, PIPE_WIDTH)
-    for group in groups(results):
-        task = group[0].content["task"]
-        titles = (f"{task['name']}, {task['split']}, {counted(task['examples'], 'example')}", "how it came about")
-        for title, columns in zip(titles, (main_columns(task["metric"]), detail_columns()), strict=True):
-            table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-            for column in columns:
-                is_name = column.title == "method"
-                longest = max(map(len, column.title.split()))
-                table.add_column(column.title, justify="left" if is_name else "right", min_width=longest)
-            for line in lines(group):
-                style = "bold" if line.is_policy else None
-                table.add_row(*(column.read(line.entry) for column in columns), style=style)
-            console.print(table)
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        longest = max(map(len, column.title.split()))
+        table.add_column(column.title, justify="left" if index == 0 else "right", min_width=longest)
+    for index, entry in enumerate(entries):
+        table.add_row(*(column.read(entry) for column in columns), style="bold" if index in bold else None)
+    console.print(table)
 
 
 def number(value: float | None, digits: int) -> str:

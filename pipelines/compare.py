@@ -1,0 +1,79 @@
+"""Draw the quality-latency plane: every system on one pair, greedy and sampled, beside each model alone.
+
+python -m pipelines.compare limit=200
+python -m pipelines.compare task=multi30k systems.cascade_diff=null
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from pipelines.cli import UserError, counted, entry
+
+
+def main(config: DictConfig) -> None:
+    """Measure, print the tables, write result, picture and report."""
+    # Heavy, and not needed to say that a key is misspelt.
+    import bild
+    from pipelines.comparison import result, tables
+    from pipelines.comparison.run import compare
+    from pipelines.comparison.systems import points
+    from pipelines.decoding.config import decoding, instantiated
+    from pipelines.decoding.pair import load_pair
+    from pipelines.evaluate import check, extras
+    from pipelines.evaluation import provenance
+    from pipelines.evaluation.results import shown_path
+    from pipelines.evaluation.run import Settings, describe_task
+
+    check(config)
+    temperatures = checked_temperatures(config.temperatures)
+    task = instantiated(config, "task")
+    chosen = points(config.systems)
+    # Each temperature sets its own of these two.
+    written = decoding(OmegaConf.merge({"do_sample": False, "temperature": 1.0}, config), task, bild.LargeOnly())
+    dataset = task.load(config.split, config.limit)
+    if len(dataset) == 0:
+        raise UserError(f"task={task.name}: the split {config.split!r} has no rows; choose another split")
+    pair = load_pair(config, task)
+    print(f"task   {task.name}, {config.split} split, {counted(len(dataset), 'example')}")
+    for role, model in pair.described.items():
+        print(f"{role}  {model.note}")
+    settings = Settings(
+        batch_size=config.batch_size, latency_limit=config.latency_limit, cache=Path(config.out) / "cache"
+    )
+    try:
+        done = compare(pair, task, dataset, chosen, written, temperatures, settings)
+    except KeyboardInterrupt:
+        print(f"stopped; what was done stays in {settings.cache}, and the same command continues there", flush=True)
+        raise
+    described = describe_task(task, dataset, config.split, config.limit)
+    contents = {"task.data_files": described["data"]}
+    contents |= {f"{role}.path": model.weights for role, model in pair.described.items()}
+    names = {role: model.name for role, model in pair.described.items()}
+    device = done.content["panels"][0]["run"]["device"]
+    content = {
+        "name": result.file_name(config.split, names, extras(device, contents)),
+        "task": described,
+        **done.content,
+        "provenance": provenance.collect(config),
+    }
+    path = result.write(content, Path(config.out) / task.name)
+    tables.print_all(content)
+    print(f"result {shown_path(path)}\n{shown_path(path.with_suffix('.html'))}")
+    for log in done.timing_logs:
+        log.remove()
+
+
+def checked_temperatures(values: object) -> list[float]:
+    """The list of the config; raises ``UserError`` unless it holds numbers from 0 up."""
+    fine = isinstance(values, ListConfig) and len(values) > 0
+    if not fine or not all(isinstance(one, (int, float)) and 0 <= one < math.inf for one in values):
+        raise UserError(f"temperatures={values}: give a list of numbers from 0 (greedy) up, such as [0.0, 1.0]")
+    return [float(one) for one in dict.fromkeys(values)]
+
+
+if __name__ == "__main__":
+    entry("compare", main)

@@ -1,0 +1,36 @@
+"""Policies from a config in which some fields are lists. Knows Hydra's nodes; knows no policy by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from bild.policies.base import Policy
+from pipelines.cli import UserError
+from pipelines.decoding.config import instantiated
+
+TARGET = "_target_"
+
+
+def expanded(node: DictConfig, name: str) -> Iterator[tuple[Policy, dict[str, Any]]]:
+    """A policy for every combination of the values that the node's fields list, and the fields that it is made of.
+
+    Args:
+        name: of the node, for messages.
+
+    Raises:
+        UserError: a node that is no policy, or a value that its policy refuses.
+    """
+    fields = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else {}
+    if TARGET not in fields:
+        raise UserError(f"{name}: names no policy; write {{{TARGET}: bild.BigLittle, fallback: [0.5, 0.7]}}")
+    values = [value if isinstance(value, list) else [value] for value in fields.values()]
+    for combination in product(*values):
+        made_of = dict(zip(fields, combination, strict=True))
+        policy = instantiated(OmegaConf.create({name: made_of}), name)
+        if not isinstance(policy, Policy):
+            raise UserError(f"{name}: {made_of[TARGET]} is no policy; give a class of bild, such as bild.BigLittle")
+        yield policy, made_of
