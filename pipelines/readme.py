@@ -1,7 +1,7 @@
 """Put the tables of committed results into README.md: ``python -m pipelines.readme``.
 
 A table stands between ``<!-- results: PATH [PATH ...] -->`` and ``<!-- end of results -->``; the paths are JSON files
-of ``pipelines.evaluate``, or one of ``pipelines.align`` or ``benchmarks.latency``. The numbers come from these files
+of ``pipelines.evaluate``, or one of ``pipelines.align``, ``pipelines.compare`` or ``benchmarks.latency``. The numbers come from these files
 alone.
 """
 
@@ -10,11 +10,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.cli import counted, one_line
 from pipelines.files import write_text
+
+if TYPE_CHECKING:
+    from pipelines.evaluation.table import Column
 
 README = Path("README.md")
 DETAILS = ("speedup, decoder", "accepted", "tokens per large step")
@@ -35,6 +39,8 @@ def with_tables(text: str) -> str:
         first = json.loads(paths[0].read_text(encoding="utf-8"))
         if first["kind"] == "alignment":
             table = alignment_table(first)
+        elif first["kind"] == "comparison":
+            table = comparison_table(first)
         elif first["kind"] == "benchmark":
             table = benchmark_table(first)
         else:
@@ -51,9 +57,7 @@ def markdown(paths: Sequence[Path]) -> str:
     found = results.find(paths)
     details = [column for column in table.detail_columns() if column.title in DETAILS]
     columns = [*table.main_columns(found[0].content["task"]["metric"]), *details]
-    rows = [[column.title for column in columns], ["---", *["---:"] * (len(columns) - 1)]]
-    rows += [[column.read(line.entry) for column in columns] for line in table.lines(found)]
-    body = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    body = _table(columns, [line.entry for line in table.lines(found)])
     return f"{body}\n{_provenance(found[0].content)}\n"
 
 
@@ -67,6 +71,25 @@ def alignment_table(content: dict[str, Any]) -> str:
             f"{_number(change['value'], '+')} | {_number(change['low'], '+')} to {_number(change['high'], '+')} |\n"
         )
     return rows
+
+
+def comparison_table(content: dict[str, Any]) -> str:
+    """The fastest setting of each system within a loss of quality, at each temperature, and how it was measured."""
+    from pipelines.comparison import tables
+
+    text = ""
+    for panel in content["panels"]:
+        columns = tables.fastest_columns(content["task"]["metric"])
+        columns[0] = replace(columns[0], title=tables.heading(panel))
+        text += _table(columns, tables.fastest_rows(panel)) + "\n"
+    return f"{text}{_provenance({**content, 'run': content['panels'][0]['run']})}\n"
+
+
+def _table(columns: Sequence[Column], entries: Sequence[Any]) -> str:
+    """Markdown, the first column on the left."""
+    rows = [[column.title for column in columns], ["---", *["---:"] * (len(columns) - 1)]]
+    rows += [[column.read(entry) for column in columns] for entry in entries]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def _number(value: float | None, sign: str = "") -> str:

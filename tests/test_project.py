@@ -31,6 +31,7 @@ LAYERS = {
     "decoding": {"cli", "files", "data", "models"},
     "training": {"cli", "files", "data", "models", "decoding"},
     "evaluation": {"cli", "files", "data", "models", "decoding"},
+    "comparison": {"cli", "files", "data", "models", "decoding", "evaluation"},
     "alignment": {"cli", "files", "data", "models", "decoding", "training", "evaluation"},
 }
 

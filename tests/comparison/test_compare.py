@@ -1,0 +1,179 @@
+"""Every system on one pair, from the command line to the picture, on a tiny random pair."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+import bild
+from pipelines import compare
+from pipelines.cli import UserError
+from pipelines.comparison import plots, tables
+from pipelines.comparison.systems import points, possible
+from pipelines.evaluation import latency
+from tests.conf import composed
+from tests.evaluation.conftest import models, overrides, pair_folder, tokenizer  # noqa: F401 (fixtures)
+
+SYSTEMS = {
+    "big_little": {"_target_": "bild.BigLittle", "fallback": [0.2, 0.9], "rollback": [0.5, 2.0]},
+    "authors": {"_target_": "bild.BigLittle", "rule": "authors"},
+    "speculative": {"_target_": "bild.Speculative", "draft_length": 3},
+}
+
+
+@pytest.fixture
+def command(overrides) -> list[str]:  # noqa: F811
+    """Three systems of five points in place of the config's own."""
+    renamed = {"mine": SYSTEMS["big_little"], **{f"{name}_here": SYSTEMS[name] for name in ("authors", "speculative")}}
+    dropped = [f"systems.{name}=null" for name in composed("compare").systems]
+    own = [f"+systems.{name}={json.dumps(node).replace(chr(34), '')}" for name, node in renamed.items()]
+    return [*(word for word in overrides if not word.startswith("bild.")), *dropped, *own]
+
+
+def found(folder: Path) -> tuple[Path, dict]:
+    [path] = folder.rglob("compare-*.json")
+    return path, json.loads(path.read_text())
+
+
+def test_every_system_at_every_temperature(command, tmp_path, capsys):
+    compare.main(composed("compare", *command))
+    path, content = found(tmp_path / "results")
+    greedy, sampled = content["panels"]
+    assert (greedy["temperature"], sampled["temperature"]) == (0, 1)
+    names = [entry["method"] for entry in greedy["methods"]]
+    assert names[:2] == ["large", "small"]
+    assert names[2:] == [
+        "mine 0.2, 0.5",
+        "mine 0.2, 2.0",
+        "mine 0.9, 0.5",
+        "mine 0.9, 2.0",
+        "authors here",
+        "speculative here",
+    ]
+    assert [entry["method"] for entry in sampled["methods"]] == [name for name in names if name != "authors here"]
+    assert sampled["left_out"][0].startswith("authors here: rule='authors' is greedy only")
+    by_name = {entry["method"]: entry for entry in greedy["methods"]}
+    assert by_name["speculative here"]["rates"]["exact_match_with_large"] == 1
+    assert by_name["mine 0.2, 0.5"]["policy"]["fallback"] == 0.2
+    assert by_name["large"]["latency"]["speedup"]["value"] == 1
+    assert (greedy["decoding"]["do_sample"], sampled["decoding"]["do_sample"]) == (False, True)
+    out = capsys.readouterr().out
+    assert "left out: authors here" in out
+    assert out.splitlines()[-1].endswith(".html")
+    html = path.with_suffix(".html").read_text()
+    for word in ("<svg", "Greedy", "Sampled at temperature 1", "speculative here", "Left out: authors"):
+        assert word in html
+    picture = path.with_suffix(".svg").read_text()
+    assert picture.startswith("<svg")
+    assert "currentColor" not in picture
+    assert not list((tmp_path / "results" / "cache" / "timing").iterdir())
+
+
+def test_a_killed_comparison_goes_on(command, tmp_path, monkeypatch):
+    decoded = []
+    real = latency._time
+
+    def dies(decoder, policy, name, inputs, row):
+        decoded.append(name)
+        if len(decoded) == 11:
+            raise KeyboardInterrupt
+        return real(decoder, policy, name, inputs, row)
+
+    monkeypatch.setattr(latency, "_time", dies)
+    with pytest.raises(KeyboardInterrupt):
+        compare.main(composed("compare", *command, "temperatures=[0]"))
+    decoded.clear()
+    monkeypatch.setattr(bild, "generate", None)  # the texts are there, and so is the first row's time
+
+    def second(decoder, policy, name, inputs, row):
+        decoded.append(row)
+        monkeypatch.undo()
+        return real(decoder, policy, name, inputs, row)
+
+    monkeypatch.setattr(latency, "_time", second)
+    monkeypatch.setattr(latency, "_warm", lambda *_: None)
+    compare.main(composed("compare", *command, "temperatures=[0]"))
+    assert len(decoded) == 1
+    _, content = found(tmp_path / "results")
+    assert content["panels"][0]["run"]["timed_examples"] == 2
+
+
+def test_points_are_all_combinations_and_named_by_what_varies():
+    made = points(OmegaConf.create({**SYSTEMS, "gone": None}))
+    assert [point.name for point in made] == [
+        "big little 0.2, 0.5",
+        "big little 0.2, 2.0",
+        "big little 0.9, 0.5",
+        "big little 0.9, 2.0",
+        "authors",
+        "speculative",
+    ]
+    assert made[2].policy == bild.BigLittle(fallback=0.9, rollback=0.5)
+    fine, reasons = possible(made, greedy=False)
+    assert len(fine) == 5
+    assert len(reasons) == 1
+    assert possible(made, greedy=True) == (made, [])
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("systems.speculative=3", "systems.speculative: names no policy"),
+        ("+systems.speculative.lenience=[0.5,2]", "systems.speculative: lenience=2 must be in"),
+        ("systems.speculative.draft_length=[2,x]", "systems.speculative: draft_length=x must be"),
+        ("+systems.x={_target_: bild.PromptLookup}", "systems.x: bild.PromptLookup is no policy"),
+        ("temperatures=[]", r"temperatures=\[\]: give a list of numbers"),
+        ("temperatures=[0,-1]", "give a list of numbers"),
+        ("temperatures=1", "temperatures=1: give a list"),
+        ("split=nowhere", "split"),
+        ("latency_limit=0", "latency_limit=0"),
+    ],
+)
+def test_mistakes_are_one_line_before_any_model_loads(override, told, monkeypatch, tmp_path):
+    monkeypatch.setattr("pipelines.decoding.pair.load_pair", None)
+    with pytest.raises(UserError, match=told):
+        compare.main(composed("compare", override, f"out={tmp_path}"))
+
+
+def entry(system: str, setting: str, speedup: float, quality: float) -> dict:
+    return {
+        "method": f"{system} {setting}".strip(),
+        "system": system,
+        "setting": setting,
+        "label": system,
+        "quality": {"score": quality},
+        "latency": {"speedup": {"value": speedup}},
+    }
+
+
+PANEL = {
+    "temperature": 0.0,
+    "methods": [
+        entry("large", "", 1, 30),
+        entry("small", "", 4, 20),
+        entry("a_b", "1", 1.5, 29.8),
+        entry("a_b", "2", 2, 29.2),
+        entry("a_b", "3", 3, 22),
+        entry("c", "", 1.2, 31),
+    ],
+}
+
+
+def test_the_fastest_within_a_loss():
+    assert tables.fastest_rows(PANEL) == [
+        ["a b", "1.50x, 29.80 (1)", "2.00x, 29.20 (2)", "2.00x, 29.20 (2)", "3.00x, 22.00 (3)"],
+        ["c", "1.20x, 31.00", "1.20x, 31.00", "1.20x, 31.00", "1.20x, 31.00"],
+    ]
+    slow = {"methods": [entry("large", "", 1, 30), entry("a", "", 3, 10)]}
+    assert tables.fastest_rows(slow) == [["a", "–", "–", "–", "3.00x, 10.00"]]
+
+
+def test_the_picture_names_every_system_once_and_both_models():
+    labels = PANEL["methods"]
+    labels[0]["label"], labels[1]["label"] = "large alone", "small alone"
+    picture = plots.plane({"task": {"metric": "bleu"}, "panels": [PANEL, {**PANEL, "temperature": 1.0}]})
+    for name in ("large alone", "small alone", "a b", "greedy", "sampled at temperature 1", "BLEU"):
+        assert picture.count(f">{name}<") == 1
