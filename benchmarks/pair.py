@@ -50,11 +50,7 @@ def load(options: argparse.Namespace) -> Pair:
     models, notes = [], {}
     for role in ("large", "small"):
         folder, shape = Path(getattr(options, role)), getattr(options, f"{role}_shape")
-        if not (folder / "config.json").is_file():
-            raise UserError(
-                f"--{role} {folder}: no config.json there; give the folder of a model in transformers' format"
-            )
-        model = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
+        model = load_model(folder, f"--{role}")
         trained = shape_of(model)
         if shape is not None:
             say(f"inflating {folder}")
@@ -66,10 +62,7 @@ def load(options: argparse.Namespace) -> Pair:
             "shape": shape_of(model),
             "inflated_from": None if shape is None else trained,
         }
-    folder = Path(options.large if options.tokenizer is None else options.tokenizer)
-    if not (folder / "tokenizer.json").is_file():
-        raise UserError(f"{folder}: no tokenizer.json there; give the tokenizer's folder as --tokenizer")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(Path(options.large if options.tokenizer is None else options.tokenizer))
     rows = texts.read_texts(Path(options.data), options.source, options.target, options.limit)
     sources = tokenizer(
         [options.prefix + row.source for row in rows], truncation=True, max_length=options.source_length
@@ -81,6 +74,20 @@ def load(options: argparse.Namespace) -> Pair:
         "mean_source_tokens": sum(map(len, sources)) / len(sources),
     }
     return Pair(models[0], models[1], tokenizer, rows, sources, {**notes, "data": data})
+
+
+def load_model(folder: Path, option: str) -> PreTrainedModel:
+    """In float32, ready to decode. Raises UserError."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{option} {folder}: no config.json there; give the folder of a model in transformers' format")
+    return AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Raises UserError."""
+    if not (folder / "tokenizer.json").is_file():
+        raise UserError(f"{folder}: no tokenizer.json there; give the tokenizer's folder as --tokenizer")
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def build_methods(pair: Pair, options: argparse.Namespace, *, alone: bool) -> tuple[list[Method], list[dict[str, str]]]:

@@ -1,8 +1,8 @@
 """Put the tables of committed results into README.md: ``python -m pipelines.readme``.
 
 A table stands between ``<!-- results: PATH [PATH ...] -->`` and ``<!-- end of results -->``; the paths are JSON files
-of ``pipelines.evaluate``, or one of ``pipelines.align``, ``pipelines.compare`` or ``benchmarks.latency``. The numbers come from these files
-alone.
+of ``pipelines.evaluate``, or one of ``pipelines.align``, ``pipelines.compare`` or ``benchmarks.latency``. The numbers
+come from these files alone.
 """
 
 from __future__ import annotations
