@@ -37,6 +37,7 @@ def main(config: DictConfig) -> None:
 
 def evaluated(config: DictConfig) -> tuple[Result, TimingLog]:
     """Run and write one evaluation; returns also the log to be removed once its result is not needed to resume."""
+    from pipelines.decoding.calibrated import chosen
     from pipelines.decoding.config import decoding, instantiated
     from pipelines.decoding.pair import load_pair
     from pipelines.evaluation import provenance, results
@@ -53,7 +54,9 @@ def evaluated(config: DictConfig) -> tuple[Result, TimingLog]:
     sweep.say(f"task   {task.name}, {config.split} split, {counted(len(dataset), 'example')}")
     for role, model in pair.described.items():
         sweep.say(f"{role}  {model.note}")
-    print(f"policy {results.policy_label(policy)}")
+    choice = chosen(config, pair, task, policy, written)
+    config, policy = choice.config, choice.policy
+    print("; ".join([f"policy {results.policy_label(policy)}", *choice.notes]))
     settings = Settings(
         batch_size=config.batch_size, latency_limit=config.latency_limit, cache=Path(config.out) / "cache"
     )
@@ -69,6 +72,7 @@ def evaluated(config: DictConfig) -> tuple[Result, TimingLog]:
     content = {
         "name": results.file_name(config.split, names, policy, extras(done.content["run"]["device"], contents)),
         "label": results.policy_label(policy),
+        "promise": choice.promise,
         "task": described,
         **done.content,
         "provenance": provenance.collect(config),

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from bild.policies.base import Policy
 from pipelines.cli import counted
 from pipelines.data.task import Task
+from pipelines.decoding.calibrated import chosen
 from pipelines.decoding.config import decoding, instantiated
 from pipelines.decoding.decode import Decoder, count_cut, decode_rows, source_ids
 from pipelines.decoding.pair import Pair, load_pair, pair_key
@@ -39,7 +40,10 @@ class LineDecoder:
         pair = load_pair(config, task, [role for role in used if used[role]])
         for role, model in pair.described.items():
             print(f"{role}  {model.note}", file=sys.stderr)
-        return cls(pair, task, policy, Decoder(pair.large, pair.small, pair.tokenizer, written))
+        choice = chosen(config, pair, task, policy, written)
+        for note in choice.notes:
+            print(f"policy {choice.policy}; {note}", file=sys.stderr)
+        return cls(pair, task, choice.policy, Decoder(pair.large, pair.small, pair.tokenizer, written))
 
     def decode(self, lines: Sequence[str]) -> list[str]:
         """Decode one batch of lines; random streams go on from the batch before."""

@@ -83,17 +83,14 @@ def aggregate(metric: str, statistics: np.ndarray) -> dict[str, float]:
     """
     if metric == "rouge":
         return {name: float(value) for name, value in zip(ROUGE_TYPES, statistics.mean(0), strict=True)}
-    from sacrebleu.metrics import BLEU
+    return {"bleu": _compute_bleu(statistics.sum(0), effective_order=False)}
 
-    counts = statistics.sum(0).astype(int).tolist()
-    result = BLEU.compute_bleu(
-        correct=counts[:BLEU_ORDER],
-        total=counts[BLEU_ORDER : 2 * BLEU_ORDER],
-        sys_len=counts[-2],
-        ref_len=counts[-1],
-        smooth_method="exp",
-    )
-    return {"bleu": float(result.score)}
+
+def row_scores(metric: str, statistics: np.ndarray) -> np.ndarray:
+    """(N,) the score of each text by itself, 0 to 1: sentence BLEU (effective order, smoothed), or ROUGE-Lsum."""
+    if metric == "rouge":
+        return statistics[:, ROUGE_TYPES.index(HEADLINE[metric])] / 100
+    return np.array([_compute_bleu(row, effective_order=True) for row in statistics]) / 100
 
 
 def sentences(text: str) -> list[str]:
@@ -181,6 +178,22 @@ def _punkt():
     parameters = PunktParameters()
     parameters.abbrev_types = set(ABBREVIATIONS)
     return PunktSentenceTokenizer(parameters)
+
+
+def _compute_bleu(counts: np.ndarray, effective_order: bool) -> float:
+    """BLEU, 0 to 100, of (10,) counts as in ``_bleu_row``, or of sums of them."""
+    from sacrebleu.metrics import BLEU
+
+    numbers = counts.astype(int).tolist()
+    result = BLEU.compute_bleu(
+        correct=numbers[:BLEU_ORDER],
+        total=numbers[BLEU_ORDER : 2 * BLEU_ORDER],
+        sys_len=numbers[-2],
+        ref_len=numbers[-1],
+        smooth_method="exp",
+        effective_order=effective_order,
+    )
+    return float(result.score)
 
 
 def _bleu_row(text: str, reference: str) -> list[int]:

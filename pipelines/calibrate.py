@@ -1,0 +1,89 @@
+"""Find the fastest policy whose quality loss against the large model stays within a bound, and say what is promised.
+
+python -m pipelines.calibrate max_drop=0.1 delta=0.1
+python -m pipelines.calibrate risk=corpus max_drop=1
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from pipelines.cli import UserError, check_whole, entry
+
+if TYPE_CHECKING:
+    from pipelines.calibration.parts import Parts
+
+
+def main(config: DictConfig) -> None:
+    """Calibrate a pair, or show how often the promise of a calibration holds (``coverage.resplits``)."""
+    check(config)
+    from pipelines.calibration.parts import assemble
+
+    parts = assemble(config)
+    try:
+        if config.coverage.resplits is None:
+            calibrated(config, parts)
+        else:
+            covered(config, parts)
+    except KeyboardInterrupt:
+        print(f"stopped; texts and timings stay in {parts.settings.cache}, and the same command goes on", flush=True)
+        raise
+
+
+def check(config: DictConfig) -> None:
+    """Raise ``UserError`` on numbers out of range, before anything is loaded."""
+    check_whole("limit", config.limit, null="the whole split")
+    check_whole("latency_limit", config.latency_limit, null="all of them")
+    check_whole("batch_size", config.batch_size)
+    check_whole("coverage.resplits", config.coverage.resplits, null="a calibration")
+    for key in ("delta", "max_drop", "selection_share"):
+        if not isinstance(config[key], (int, float)) or isinstance(config[key], bool):
+            raise UserError(f"{key}={config[key]}: must be a number")
+    if config.do_sample:
+        raise UserError("do_sample=true: texts of two samples cannot be compared; calibrate with do_sample=false")
+
+
+def calibrated(config: DictConfig, parts: Parts) -> None:
+    """Calibrate; the outcome goes beside the pair, where evaluate and generate find it, and to ``out``."""
+    from pipelines.calibration import record
+    from pipelines.calibration.run import calibrate
+    from pipelines.decoding.calibrated import place
+    from pipelines.evaluation.run import describe_task
+
+    done = calibrate(
+        parts.pair,
+        parts.task,
+        parts.dataset,
+        parts.points,
+        parts.decoding,
+        parts.settings,
+        parts.wanted,
+        config.selection_share,
+    )
+    described = describe_task(parts.task, parts.dataset, config.split, config.limit)
+    content = record.calibration(config, parts, described, done.content)
+    file, policy_file = record.file(config, content["name"]), place(parts.pair, parts.task.name)
+    record.write(content, file, policy_file)
+    done.timing_log.remove()
+    record.print_curve(content)
+    print(f"policy {content['label']}\n{content['promise']['statement']}\n{file}\n{policy_file}")
+
+
+def covered(config: DictConfig, parts: Parts) -> None:
+    """Show coverage; the outcome goes to ``out``."""
+    from pipelines.calibration import record
+    from pipelines.calibration.study import study
+
+    done = study(config, parts)
+    content = record.coverage(config, parts, done.content)
+    file = record.file(config, content["name"])
+    record.write(content, file)
+    done.timing_log.remove()
+    record.print_coverage(content)
+    print(file)
+
+
+if __name__ == "__main__":
+    entry("calibrate", main)

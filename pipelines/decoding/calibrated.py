@@ -1,0 +1,113 @@
+"""The policy that a calibration has left beside a pair: where it lies, whether it fits, and how it takes effect.
+
+Knows the file's place and the few keys that are needed to use it; knows nothing about how it was found.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from bild.policies.base import Policy
+from pipelines.data.task import Task
+from pipelines.decoding.config import instantiated
+from pipelines.decoding.decode import Decoding
+from pipelines.decoding.pair import Pair
+from pipelines.models import manifest
+from pipelines.models.loading import CHECKPOINTS
+
+NAME = "policy.json"
+KIND = "calibration"
+SCHEMA = 1
+INFINITE = "inf"  # JSON has no infinite numbers
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The policy that a run uses."""
+
+    config: DictConfig
+    """the run's config with this policy as ``bild``"""
+    policy: Policy
+    promise: dict[str, Any] | None
+    """of the calibration that it comes from; None if it comes from the config"""
+    notes: tuple[str, ...]
+    """why, for people: a line, or none where the config alone decides"""
+
+
+def place(pair: Pair, task_name: str) -> Path:
+    """Where a pair's policy lies: in the folder of the small model where that is a checkpoint of this task.
+
+    Elsewhere (shipped weights, the hub, a folder of the user's) nothing is written: ``{task}/{large}+{small}/`` below
+    the checkpoints then.
+    """
+    small = Path(pair.described["small"].path)
+    if small.parent == CHECKPOINTS / task_name:
+        return small / NAME
+    return CHECKPOINTS / task_name / "+".join(pair.described[role].name for role in ("large", "small")) / NAME
+
+
+def identity(pair: Pair, task: Task, decoding: Decoding) -> dict[str, Any]:
+    """What the texts of a policy depend on, and with them what was promised of them, by the names that people know."""
+    settings = {name: value for name, value in asdict(decoding).items() if name != "seed"}
+    return {
+        **{f"weights of {role}": model.weights for role, model in pair.described.items()},
+        "task": task.name,
+        **{f"task.{name}": getattr(task, name) for name in ("version", "prefix", "source_length")},
+        **settings,
+    }
+
+
+def chosen(config: DictConfig, pair: Pair, task: Task, policy: Policy, decoding: Decoding) -> Chosen:
+    """The calibrated policy of a loaded pair if there is one that fits and the user has not chosen; else ``policy``.
+
+    Args:
+        policy: of the config, ``bild``.
+    """
+    path = place(pair, task.name)
+    if user_chose() or not path.exists():
+        return Chosen(config, policy, None, ())
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        told = (content["schema"], content["kind"])
+        misfits = manifest.differences(content["fits"], identity(pair, task, decoding))
+        node, promise = as_node(content["bild"]), content["promise"]
+        statement = promise["statement"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Chosen(config, policy, None, _unused(path, "it cannot be read"))
+    if told != (SCHEMA, KIND):
+        return Chosen(config, policy, None, _unused(path, f"it is no {KIND} of schema {SCHEMA}"))
+    if misfits:
+        return Chosen(config, policy, None, _unused(path, "; ".join(misfits)))
+    config = config.copy()
+    OmegaConf.update(config, "bild", node, merge=False, force_add=True)
+    return Chosen(config, instantiated(config, "bild"), promise, (f"calibrated in {path}, {statement}",))
+
+
+def user_chose() -> bool:
+    """The policy is the command line's, by its own keys or by an experiment; without Hydra, the caller's."""
+    if not HydraConfig.initialized():
+        return True
+    names = [override.partition("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task]
+    return any(name in ("bild", "experiment") or name.startswith("bild.") for name in names)
+
+
+def as_json(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A policy's config as JSON can hold it."""
+    return {name: INFINITE if isinstance(value, float) and math.isinf(value) else value for name, value in node.items()}
+
+
+def as_node(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A policy's config from what ``as_json`` made of it."""
+    return {name: math.inf if value == INFINITE else value for name, value in content.items()}
+
+
+def _unused(path: Path, why: str) -> tuple[str]:
+    return (f"{path} is not used: {why}; calibrate again, or remove it",)
