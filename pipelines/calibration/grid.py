@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 import bild
@@ -55,6 +56,8 @@ def _expanded(entry: DictConfig, name: str, lossless: bool) -> Iterator[Point]:
     fields = OmegaConf.to_container(entry, resolve=True) if isinstance(entry, DictConfig) else {}
     if TARGET not in fields:
         raise UserError(f"{name}: names no policy; write {{{TARGET}: bild.BigLittle, fallback: [0.5, 0.7]}}")
+    if not _is_policy(fields[TARGET]):
+        raise UserError(f"{name}: {fields[TARGET]} is no policy; give a class of bild, such as bild.BigLittle")
     values = [value if isinstance(value, list) else [value] for value in fields.values()]
     for combination in product(*values):
         node = dict(zip(fields, combination, strict=True))
@@ -62,3 +65,11 @@ def _expanded(entry: DictConfig, name: str, lossless: bool) -> Iterator[Point]:
         if not isinstance(policy, Policy):
             raise UserError(f"{name}: {node[TARGET]} is no policy; give a class of bild, such as bild.BigLittle")
         yield Point(policy, node, lossless)
+
+
+def _is_policy(target: object) -> bool:
+    """Whether a dotted path leads to a class of policies."""
+    try:
+        return issubclass(get_class(str(target)), Policy)
+    except (ImportError, ValueError):
+        return False

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from pipelines.files import ROOT
+from pipelines.files import ROOT, finite
 
 PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "sacrebleu", "rouge_score", "numpy")
 
@@ -31,7 +31,7 @@ def collect(config: DictConfig) -> dict[str, Any]:
         "git": git(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "machine": machine(),
-        "config": OmegaConf.to_container(config, resolve=True),
+        "config": finite(OmegaConf.to_container(config, resolve=True)),
     }
 
 

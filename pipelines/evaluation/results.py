@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ from pipelines.cli import UserError, first_line
 from pipelines.decoding.rows import DecodedRow
 from pipelines.decoding.store import STATS, write_table
 from pipelines.evaluation.timings import Timing
-from pipelines.files import write_json
+from pipelines.files import finite, write_json
 
 SCHEMA = 1
 KIND = "evaluation"
@@ -83,8 +82,7 @@ class Result:
 
 def policy_fields(policy: object) -> dict[str, Any]:
     """A policy as JSON-like values: its name, then its fields; an infinite number becomes "inf"."""
-    values = {"name": type(policy).__name__, **asdict(policy)}
-    return {name: str(value) if _infinite(value) else value for name, value in values.items()}
+    return finite({"name": type(policy).__name__, **asdict(policy)})
 
 
 def policy_label(policy: object) -> str:
@@ -269,7 +267,3 @@ def _telling_fields(policy: object) -> list[tuple[str, str]]:
         elif value != field.default:
             told.append((field.name, str(value)))
     return told
-
-
-def _infinite(value: object) -> bool:
-    return isinstance(value, float) and math.isinf(value)

@@ -1,0 +1,223 @@
+"""The command: what it writes and prints, what it never looks at, what a killed run keeps, what it refuses."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bild
+from pipelines import calibrate
+from pipelines.calibration import record
+from pipelines.calibration.bounds import upper_bound
+from pipelines.calibration.run import divided
+from pipelines.cli import UserError
+from pipelines.decoding import decode
+from tests.calibration.conftest import BESIDE, ROWS, calibrated
+from tests.conf import composed
+from tests.evaluation.conftest import SOURCES
+
+
+def by_label(content: dict) -> dict[str, dict]:
+    return {point["label"]: point for point in content["curve"]}
+
+
+def test_it_promises_the_fastest_point_that_passes(done):
+    content = done.content
+    assert content["kind"] == "calibration"
+    labels = [point["label"] for point in content["curve"]]
+    assert labels[0] == "LargeOnly"
+    assert len(labels) == len(set(labels)) == 5  # bild is one of the grid's points
+    tested = [point for point in content["curve"] if point["test"] is not None]
+    passed = [point for point in tested if point["test"]["passed"]]
+    assert passed
+    assert content["label"] == min(passed, key=lambda point: point["mean_ms"])["label"]
+    [chosen] = [point for point in content["curve"] if point["chosen"]]
+    assert chosen["label"] == content["label"]
+    promise = content["promise"]
+    assert (promise["kind"], promise["rows"], promise["max_drop"], promise["delta"]) == (
+        "guaranteed",
+        ROWS // 2,
+        0.95,
+        0.1,
+    )
+    assert promise["bound"] == pytest.approx(upper_bound(promise["estimate"], ROWS // 2, 0.1))
+    assert promise["estimate"] < promise["bound"] <= 0.95
+    assert not list((done.folder / "results/cache/timing").iterdir())
+
+
+def losses(words, policy, dataset) -> np.ndarray:
+    """Disagreement on all rows, decoded without any of the calibration's code."""
+    from pipelines.decoding.config import instantiated
+    from pipelines.decoding.pair import load_pair
+
+    config = composed("calibrate", *words)
+    task = instantiated(config, "task")
+    pair = load_pair(config, task.name)
+    inputs = pair.tokenizer(list(dataset), padding=True, return_tensors="pt")
+    texts = []
+    for one in (bild.LargeOnly(), policy):
+        out = bild.generate(
+            pair.large,
+            pair.small,
+            inputs.input_ids,
+            attention_mask=inputs.attention_mask,
+            policy=one,
+            max_new_tokens=task.target_length,
+        )
+        texts.append([[token.token_id for token in row if token.reason != "discarded"] for row in out.trace])
+    return np.array(
+        [
+            1 - sum(a == b for a, b in zip(one, other, strict=False)) / max(len(one), len(other))
+            for one, other in zip(*texts, strict=True)
+        ]
+    )
+
+
+def test_what_proposes_and_what_tests_are_rows_of_their_own(done):
+    content = done.content
+    parts = [content["split"][name] for name in ("selection", "test")]
+    assert sorted(parts[0]["rows"] + parts[1]["rows"]) == list(range(ROWS))
+    expected = losses(done.words, bild.BigLittle(fallback=0.02, rollback=0.5), SOURCES[:ROWS])
+    assert 0 < expected.mean() < 1
+    point = by_label(content)["BigLittle fallback=0.02 rollback=0.5"]
+    assert point["risk"] == pytest.approx(expected[parts[0]["rows"]].mean())
+    assert point["test"]["risk"] == pytest.approx(expected[parts[1]["rows"]].mean())
+    assert point["risk"] != pytest.approx(point["test"]["risk"])
+
+
+def test_rows_are_divided_by_chance_and_again_the_same():
+    first, second = divided(1000, 0.3, 0)
+    assert (len(first), len(second)) == (300, 700)
+    assert set(first).isdisjoint(second)
+    assert np.mean(first) == pytest.approx(500, abs=60)
+    assert divided(1000, 0.3, 0) == (first, second)
+    assert divided(1000, 0.3, 1) != (first, second)
+
+
+def test_lossless_points_lose_nothing(done):
+    points = by_label(done.content)
+    lossless = [point for point in points.values() if point["lossless"]]
+    assert [point["label"] for point in lossless] == ["LargeOnly", "BigLittle fallback=0.1 rollback=0 verify_eos=True"]
+    assert [point["risk"] for point in lossless] == [0, 0]
+    assert points["SmallOnly"]["risk"] > 0.5
+
+
+def test_a_bound_that_nothing_meets_recommends_a_lossless_policy(words, capsys):
+    content = calibrated(*words, "max_drop=0.001")
+    lines = capsys.readouterr().out.splitlines()
+    assert f"policy {content['label']}" in lines
+    assert content["promise"]["statement"] in lines
+    assert lines[-1] == str(BESIDE)
+    assert json.loads(Path(lines[-2]).read_text()) == content
+    assert content["promise"]["kind"] == "lossless"
+    assert content["label"] == "BigLittle fallback=0.1 rollback=0 verify_eos=True"
+    assert content["bild"] == {"_target_": "bild.BigLittle", "fallback": 0.1, "rollback": 0.0, "verify_eos": True}
+    assert "no faster point was shown to keep token disagreement with the large model within 0.001" in lines[-3]
+
+
+def test_a_corpus_score_is_never_called_guaranteed(words):
+    content = calibrated(*words, "risk=corpus", "max_drop=90")
+    assert content["promise"]["kind"] == "approximate"
+    assert content["promise"]["statement"].startswith("approximate: ")
+    assert "guaranteed" not in content["promise"]["statement"]
+    assert content["name"].startswith("calibrate-large-small-CorpusDrop")
+
+
+def test_a_killed_run_goes_on(words, monkeypatch, capsys):
+    """Killed in the texts, then just before its end; nothing that was finished is decoded or timed again."""
+    monkeypatch.setattr(decode, "CHUNK", 8)
+    real, calls = bild.generate, []
+
+    def counting(*arguments, **keywords):
+        calls.append((keywords["policy"], len(arguments[2])))
+        return real(*arguments, **keywords)
+
+    def dying(*arguments, **keywords):
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return counting(*arguments, **keywords)
+
+    monkeypatch.setattr(bild, "generate", dying)
+    with pytest.raises(KeyboardInterrupt):
+        calibrated(*words)
+    assert not BESIDE.exists()
+    assert "the same command goes on" in capsys.readouterr().out
+    assert calls[:2] == [(bild.LargeOnly(), 8)] * 2
+    calls.clear()
+    monkeypatch.setattr(bild, "generate", counting)
+    with monkeypatch.context() as patched:
+        patched.setattr(record, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            calibrated(*words)
+    # Of the large model only what tests: of the four points behind it one batch was kept, too.
+    assert [size for policy, size in calls if policy == bild.LargeOnly() and size > 1] == [8, 8]
+    assert len([size for _, size in calls if size == 8]) >= 2 + 7
+    calls.clear()
+    assert calibrated(*words)["run"]["timing_processes"] == 1
+    assert calls == []
+
+
+def test_a_quick_look(words):
+    content = calibrated(*words, "limit=10")
+    assert content["task"]["limit"] == 10
+    assert content["promise"]["rows"] == 5
+    assert "of the 5 examples" in content["promise"]["statement"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("delta=0", "delta=0: must be a probability above 0 and below 0.5"),
+        ("delta=much", "delta=much: must be a number"),
+        ("delta=0.5", "delta=0.5: must be"),
+        ("max_drop=0", "max_drop=0: must be above 0 and below 1"),
+        ("max_drop=5", "max_drop=5: must be above 0 and below 1"),
+        ("max_drop=true", "max_drop=True: must be a number"),
+        ("selection_share=1", "selection_share=1: of 32 rows both parts need some"),
+        ("limit=1", "selection_share=0.5: of 1 rows both parts need some"),
+        ("limit=0", "limit=0: must be a whole number"),
+        ("batch_size=0", "batch_size=0: must be a whole number"),
+        ("coverage.resplits=0", "coverage.resplits=0: must be a whole number"),
+        ("do_sample=true", "do_sample=true: texts of two samples cannot be compared"),
+        ("grid=fast", "grid=fast: must be a list of policies"),
+        ("grid=[fast]", "grid[0]: names no policy"),
+        ("grid=[{fallback: 0.5}]", "grid[0]: names no policy"),
+        ("grid=[{_target_: bild.BigLittle, falback: 0.5}]", "grid[0]: "),
+        ("grid=[{_target_: bild.BigLittle, fallback: [0.5, much]}]", "grid[0].fallback=much: must be a number"),
+        ("grid=[{_target_: bild.BigLittle, fallback: -1}]", "grid[0]: fallback=-1 must be"),
+        ("grid=[{_target_: bild.Nothing}]", "grid[0]: bild.Nothing is no policy"),
+        ("grid=[{_target_: bild.RowStats}]", "grid[0]: bild.RowStats is no policy"),
+        ("lossless=[{_target_: collections.OrderedDict}]", "lossless[0]: collections.OrderedDict is no policy"),
+        ("split=tset", "there is no split 'tset'"),
+        ("seed=-1", "seed=-1"),
+    ],
+)
+def test_mistakes_are_one_line_before_any_model_loads(words, override, message, monkeypatch):
+    import pipelines.models.loading
+
+    monkeypatch.setattr(pipelines.models.loading, "load", lambda *a, **k: pytest.fail("a model was loaded"))
+    with pytest.raises(UserError) as error:
+        calibrated(*words, override)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_study_of_coverage(words, capsys):
+    """It has an infinite threshold in its curve, which JSON cannot hold as a number."""
+    checks = "coverage.checks=[{risk: {_target_: pipelines.calibration.risks.Disagreement}, max_drops: [0.5, 0.95]}]"
+    calibrate.main(composed("calibrate", *words, "coverage.resplits=20", checks))
+    assert not BESIDE.exists()
+    file = Path(capsys.readouterr().out.splitlines()[-1])
+    assert file == Path("results/made/calibrate-large-small-coverage.json")
+    content = json.loads(file.read_text())
+    assert content["kind"] == "coverage"
+    assert content["pool"]["examples"] == 2 * ROWS
+    assert (content["draws"]["selection"], content["draws"]["test"]) == (16, 16)
+    assert [check["max_drop"] for check in content["checks"]] == [0.5, 0.95]
+    for check in content["checks"]:
+        assert 0 <= check["bound"]["held"] <= 1
+        assert check["bound"]["lossy"] <= 1
+    assert content["curve"][-1]["bild"]["rollback"] == "inf"
+    assert all(math.isfinite(point["risks"]["Disagreement"]) for point in content["curve"])
