@@ -32,6 +32,7 @@ LAYERS = {
     "training": {"cli", "files", "data", "models", "decoding"},
     "evaluation": {"cli", "files", "data", "models", "decoding"},
     "comparison": {"cli", "files", "data", "models", "decoding", "evaluation"},
+    "calibration": {"cli", "files", "data", "models", "decoding", "evaluation"},
     "alignment": {"cli", "files", "data", "models", "decoding", "training", "evaluation"},
 }
 

@@ -19,12 +19,12 @@ from pipelines.calibration.risks import Risk, Written
 from pipelines.calibration.writer import Settings, Writer
 from pipelines.cli import UserError
 from pipelines.data.task import Task, fingerprint
-from pipelines.decoding.calibrated import as_json
 from pipelines.decoding.decode import Decoding
 from pipelines.decoding.pair import Pair
 from pipelines.decoding.scoring import quality
 from pipelines.evaluation import measures, results
 from pipelines.evaluation.timings import Timing, TimingLog
+from pipelines.files import finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ def calibrate(
         )
     winner = points[choice.chosen]
     content = {
-        "bild": as_json(winner.node),
+        "bild": finite(winner.node),
         "policy": results.policy_fields(winner.policy),
         "label": results.policy_label(winner.policy),
         "promise": promise(wanted.risk, wanted.max_drop, wanted.delta, choice, tests, len(test.rows)),
@@ -152,7 +152,7 @@ def measured(
     ours, theirs = measures.end_to_end(timings), measures.end_to_end(large)
     return {
         "label": results.policy_label(point.policy),
-        "bild": as_json(point.node),
+        "bild": finite(point.node),
         "lossless": point.lossless,
         "score": quality(written.metric, written.statistics).headline,
         "mean_ms": float(ours.mean()),

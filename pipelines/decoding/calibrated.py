@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from pipelines.models.loading import CHECKPOINTS
 NAME = "policy.json"
 KIND = "calibration"
 SCHEMA = 1
-INFINITE = "inf"  # JSON has no infinite numbers
+INFINITE = str(math.inf)  # as ``files.finite`` writes it
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,8 @@ def chosen(config: DictConfig, pair: Pair, task: Task, policy: Policy, decoding:
         content = json.loads(path.read_text(encoding="utf-8"))
         told = (content["schema"], content["kind"])
         misfits = manifest.differences(content["fits"], identity(pair, task, decoding))
-        node, promise = as_node(content["bild"]), content["promise"]
+        node = {name: math.inf if value == INFINITE else value for name, value in content["bild"].items()}
+        promise = content["promise"]
         statement = promise["statement"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Chosen(config, policy, None, _unused(path, "it cannot be read"))
@@ -97,16 +97,6 @@ def user_chose() -> bool:
         return True
     names = [override.partition("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task]
     return any(name in ("bild", "experiment") or name.startswith("bild.") for name in names)
-
-
-def as_json(node: Mapping[str, Any]) -> dict[str, Any]:
-    """A policy's config as JSON can hold it."""
-    return {name: INFINITE if isinstance(value, float) and math.isinf(value) else value for name, value in node.items()}
-
-
-def as_node(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A policy's config from what ``as_json`` made of it."""
-    return {name: math.inf if value == INFINITE else value for name, value in content.items()}
 
 
 def _unused(path: Path, why: str) -> tuple[str]:

@@ -18,7 +18,7 @@ from tests.evaluation.conftest import SOURCES, models, pair_folder, tokenizer
 __all__ = ["models", "pair_folder", "tokenizer"]
 
 ROWS = 32
-GRID = "grid=[{_target_: bild.SmallOnly}, {_target_: bild.BigLittle, fallback: 0.02, rollback: [0.5, inf]}]"
+GRID = "grid=[{_target_: bild.SmallOnly}, {_target_: bild.BigLittle, fallback: 0.02, rollback: [4.0, inf]}]"
 LOSSLESS = "lossless=[{_target_: bild.BigLittle, fallback: 0.1, rollback: 0.0, verify_eos: true}]"
 BESIDE = Path("checkpoints/made/large+small/policy.json")
 
@@ -28,7 +28,7 @@ def prepared(folder: Path, pair: Path) -> list[str]:
     for start, split in enumerate(("validation", "test")):
         rows = [{"source": source, "target": SOURCES[-1]} for source in SOURCES[start * ROWS : (start + 1) * ROWS]]
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return [*pair_words(pair), GRID, LOSSLESS, "max_drop=0.95", "bild.fallback=0.02", "bild.rollback=0.5"]
+    return [*pair_words(pair), GRID, LOSSLESS, "max_drop=0.95", "bild.fallback=0.02", "bild.rollback=4"]
 
 
 def pair_words(pair: Path) -> list[str]:

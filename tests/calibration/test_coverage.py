@@ -44,7 +44,7 @@ def test_a_bound_that_is_none_fails(pool: Pool) -> None:
 
 
 def test_the_truth_is_the_pool_s_and_the_rows_left_out_are_not_drawn(pool: Pool) -> None:
-    """With a bound just above a point's risk on the pool, the pool says that it holds, the rows left out half the time."""
+    """With a bound just above a point's risk on the pool, the pool says it holds, the rows left out half the time."""
     found = coverage(pool, DRAWS, Careless(), 0.1101, 0.1)["bound"]
     assert found["held_out"] < found["held"]
 

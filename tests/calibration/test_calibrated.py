@@ -1,0 +1,159 @@
+"""What becomes of a policy that lies beside a pair: used where it fits and nobody chose, named where it does not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
+
+from pipelines import evaluate, generate
+from pipelines.cli import CONF
+from tests.calibration.conftest import BESIDE, pair_words
+from tests.evaluation.conftest import SOURCES
+
+
+@pytest.fixture
+def typed(done, pair_folder, tmp_path, monkeypatch) -> Callable[..., None]:
+    """Runs a pipeline as from a command line, beside a copy of the finished calibration."""
+    shutil.copytree(done.folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, *words: str) -> None:
+        with initialize_config_dir(str(CONF), version_base=None):
+            config = compose(name, [*pair_words(pair_folder), *words], return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        with open_dict(config):
+            del config["hydra"]
+        {"evaluate": evaluate, "generate": generate}[name].main(config)
+
+    yield run
+    HydraConfig.instance().cfg = None
+
+
+@pytest.fixture
+def evaluated(typed, capsys) -> Callable[..., tuple[dict, str]]:
+    """Its result, and the line about the policy."""
+
+    def run(*words: str) -> tuple[dict, str]:
+        capsys.readouterr()
+        typed("evaluate", "limit=4", "latency_limit=1", "out=fresh", *words)
+        [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("policy ")]
+        [path] = Path("fresh/made").glob("*.json")
+        return json.loads(path.read_text()), line
+
+    return run
+
+
+def changed(**sections: object) -> None:
+    BESIDE.write_text(json.dumps({**json.loads(BESIDE.read_text()), **sections}))
+
+
+def test_evaluate_takes_it_up_and_says_what_is_promised(evaluated, done):
+    content, line = evaluated()
+    calibration = done.content
+    assert content["policy"] == calibration["policy"]
+    assert content["promise"] == calibration["promise"]
+    assert content["provenance"]["config"]["bild"] == calibration["bild"]
+    assert line == f"policy {calibration['label']}; calibrated in {BESIDE}, {calibration['promise']['statement']}"
+
+
+@pytest.mark.parametrize("words", [("bild.fallback=0.6",), ("bild=big_little",)])
+def test_what_the_user_chose_stands(evaluated, words):
+    content, line = evaluated(*words)
+    assert content["policy"]["fallback"] == 0.6
+    assert content["promise"] is None
+    assert line == "policy BigLittle fallback=0.6 rollback=2"
+
+
+def test_without_one_nothing_is_said(evaluated):
+    BESIDE.unlink()
+    content, line = evaluated()
+    assert line == "policy BigLittle fallback=0.6 rollback=2"
+    assert content["promise"] is None
+
+
+def test_one_of_other_weights_is_named_and_not_used(evaluated):
+    fits = json.loads(BESIDE.read_text())["fits"]
+    changed(fits={**fits, "weights of small": "0" * 64})
+    content, line = evaluated()
+    assert content["policy"]["rollback"] == 2
+    assert content["promise"] is None
+    assert line.startswith(f"policy BigLittle fallback=0.6 rollback=2; {BESIDE} is not used: weights of small is 0000")
+    assert line.endswith("; calibrate again, or remove it")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("do_sample=true", "do_sample is False there and True now"),
+        ("max_new_tokens=5", "max_new_tokens is 6 there and 5 now"),
+        ("engine=hf", "engine is auto there and hf now"),
+        ("task.prefix=x", "task.prefix is  there and x now"),
+        ("dtype=float64", "weights of large is "),
+    ],
+)
+def test_one_of_other_settings_is_named_and_not_used(evaluated, words, told):
+    content, line = evaluated(words)
+    assert content["policy"]["rollback"] == 2
+    assert told in line
+
+
+def test_other_seeds_and_batches_are_no_others(evaluated, done):
+    content, _ = evaluated("seed=7", "batch_size=2", "split=validation")
+    assert content["policy"] == done.content["policy"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"schema": 1, "kind": "calibration", "fits": 3}'])
+def test_a_damaged_one_is_named_and_not_used(evaluated, text):
+    BESIDE.write_text(text)
+    content, line = evaluated()
+    assert content["policy"]["rollback"] == 2
+    assert f"{BESIDE} is not used: it cannot be read" in line
+
+
+def test_one_of_another_schema_is_named_and_not_used(evaluated):
+    changed(schema=2)
+    assert "is not used: it is no calibration of schema 1" in evaluated()[1]
+
+
+def test_an_infinite_threshold_comes_back(evaluated, done):
+    [node] = [point["bild"] for point in done.content["curve"] if point["bild"].get("rollback") == "inf"]
+    changed(bild=node)
+    assert evaluated()[0]["policy"]["rollback"] == "inf"
+
+
+def test_generate_takes_it_up_and_says_so_apart_from_the_texts(typed, done, capsys):
+    Path("in.txt").write_text("".join(f"{source}\n" for source in SOURCES[:3]))
+    thresholds = [f"bild.{name}={value}" for name, value in done.content["bild"].items() if name != "_target_"]
+    texts = {}
+    for name, words in {"calibrated": (), "same": thresholds, "other": ("bild=large_only",)}.items():
+        capsys.readouterr()
+        typed("generate", "input=in.txt", f"output={name}.txt", *words)
+        told = capsys.readouterr().err
+        assert (done.content["promise"]["statement"] in told) == (name == "calibrated")
+        texts[name] = Path(f"{name}.txt").read_text()
+    assert texts["calibrated"] == texts["same"] != texts["other"]
+
+
+def test_a_checkpoint_of_the_task_keeps_it_itself(pair_folder):
+    from types import SimpleNamespace
+
+    from pipelines.decoding.calibrated import place
+
+    def pair(small: str) -> SimpleNamespace:
+        paths = {"large": "checkpoints/made/tiny-large", "small": small}
+        return SimpleNamespace(
+            described={role: SimpleNamespace(path=path, name=Path(path).name) for role, path in paths.items()}
+        )
+
+    inside = pair("checkpoints/made/tiny-small-aligned")
+    assert place(inside, "made") == Path("checkpoints/made/tiny-small-aligned/policy.json")
+    beside = Path("checkpoints/made/tiny-large+tiny-small/policy.json")
+    for small in ("checkpoints/pretrained/tiny-small", "org/tiny-small", "/models/tiny-small", "tiny-small"):
+        assert place(pair(small), "made") == beside
