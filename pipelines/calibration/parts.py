@@ -44,7 +44,7 @@ def assemble(config: DictConfig) -> Parts:
     wanted = Wanted(risk=instantiated(config, "risk"), max_drop=config.max_drop, delta=config.delta)
     dataset = task.load(config.split, config.limit)
     divided(len(dataset), config.selection_share, config.seed)
-    pair = load_pair(config, task.name)
+    pair = load_pair(config, task)
     print(f"task   {task.name}, {config.split} split, {counted(len(dataset), 'example')}")
     for role, model in pair.described.items():
         print(f"{role}  {model.note}")

@@ -47,9 +47,9 @@ def place(pair: Pair, task_name: str) -> Path:
     Elsewhere (shipped weights, the hub, a folder of the user's) nothing is written: ``{task}/{large}+{small}/`` below
     the checkpoints then.
     """
-    small = Path(pair.described["small"].path)
-    if small.parent == CHECKPOINTS / task_name:
-        return small / NAME
+    small = pair.described["small"].path  # None where nothing was trained
+    if small is not None and Path(small).parent == CHECKPOINTS / task_name:
+        return Path(small) / NAME
     return CHECKPOINTS / task_name / "+".join(pair.described[role].name for role in ("large", "small")) / NAME
 
 
@@ -70,8 +70,7 @@ def chosen(config: DictConfig, pair: Pair, task: Task, policy: Policy, decoding:
     Args:
         policy: of the config, ``bild``.
     """
-    path = place(pair, task.name)
-    if user_chose() or not path.exists():
+    if user_chose() or not (path := place(pair, task.name)).exists():
         return Chosen(config, policy, None, ())
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -50,7 +50,7 @@ def losses(words, policy, dataset) -> np.ndarray:
 
     config = composed("calibrate", *words)
     task = instantiated(config, "task")
-    pair = load_pair(config, task.name)
+    pair = load_pair(config, task)
     inputs = pair.tokenizer(list(dataset), padding=True, return_tensors="pt")
     texts = []
     for one in (bild.LargeOnly(), policy):

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 
+import bild
 from pipelines import evaluate, generate
 from pipelines.cli import CONF
+from pipelines.decoding import calibrated
+from pipelines.decoding.calibrated import Chosen
+from pipelines.decoding.config import decoding, instantiated
 from tests.calibration.conftest import BESIDE, pair_words
+from tests.conf import composed
 from tests.evaluation.conftest import SOURCES
 
 
@@ -50,8 +57,22 @@ def evaluated(typed, capsys) -> Callable[..., tuple[dict, str]]:
     return run
 
 
-def changed(**sections: object) -> None:
-    BESIDE.write_text(json.dumps({**json.loads(BESIDE.read_text()), **sections}))
+@pytest.fixture
+def choice(done, tmp_path, monkeypatch) -> Callable[..., tuple[Chosen, str]]:
+    """What is chosen for a pair of the calibrated one's weights where nobody chose, and the line that says so."""
+    shutil.copytree(done.folder / "checkpoints", tmp_path / "checkpoints")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(calibrated, "user_chose", lambda: False)
+    pair = SimpleNamespace(described={role: SimpleNamespace(**model) for role, model in done.content["models"].items()})
+
+    def run(*words: str, text: str = json.dumps(done.content), **sections: object) -> tuple[Chosen, str]:
+        BESIDE.write_text(json.dumps({**json.loads(text), **sections}) if sections else text)
+        config = composed("evaluate", *pair_words(Path("anywhere")), *words)
+        task, policy = instantiated(config, "task"), instantiated(config, "bild")
+        found = calibrated.chosen(config, pair, task, policy, decoding(config, task, policy))
+        return found, "; ".join(found.notes)
+
+    return run
 
 
 def test_evaluate_takes_it_up_and_says_what_is_promised(evaluated, done):
@@ -79,53 +100,52 @@ def test_without_one_nothing_is_said(evaluated):
 
 
 def test_one_of_other_weights_is_named_and_not_used(evaluated):
-    fits = json.loads(BESIDE.read_text())["fits"]
-    changed(fits={**fits, "weights of small": "0" * 64})
-    content, line = evaluated()
-    assert content["policy"]["rollback"] == 2
-    assert content["promise"] is None
+    content = json.loads(BESIDE.read_text())
+    BESIDE.write_text(json.dumps({**content, "fits": {**content["fits"], "weights of small": "0" * 64}}))
+    result, line = evaluated()
+    assert result["policy"]["rollback"] == 2
+    assert result["promise"] is None
     assert line.startswith(f"policy BigLittle fallback=0.6 rollback=2; {BESIDE} is not used: weights of small is 0000")
     assert line.endswith("; calibrate again, or remove it")
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("word", "told"),
     [
         ("do_sample=true", "do_sample is False there and True now"),
         ("max_new_tokens=5", "max_new_tokens is 6 there and 5 now"),
         ("engine=hf", "engine is auto there and hf now"),
         ("task.prefix=x", "task.prefix is  there and x now"),
-        ("dtype=float64", "weights of large is "),
+        ("task.version=9", "task.version is "),
     ],
 )
-def test_one_of_other_settings_is_named_and_not_used(evaluated, words, told):
-    content, line = evaluated(words)
-    assert content["policy"]["rollback"] == 2
-    assert told in line
+def test_one_of_other_settings_is_named_and_not_used(choice, word, told):
+    found, line = choice(word)
+    assert found.policy == bild.BigLittle()
+    assert found.promise is None
+    assert f"{BESIDE} is not used: {told}" in line
 
 
-def test_other_seeds_and_batches_are_no_others(evaluated, done):
-    content, _ = evaluated("seed=7", "batch_size=2", "split=validation")
-    assert content["policy"] == done.content["policy"]
+def test_other_seeds_and_batches_are_no_others(choice, done):
+    found, line = choice("seed=7", "batch_size=2", "split=validation")
+    assert found.promise == done.content["promise"]
+    assert f"calibrated in {BESIDE}, {found.promise['statement']}" == line
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"schema": 1, "kind": "calibration", "fits": 3}'])
-def test_a_damaged_one_is_named_and_not_used(evaluated, text):
-    BESIDE.write_text(text)
-    content, line = evaluated()
-    assert content["policy"]["rollback"] == 2
+def test_a_damaged_one_is_named_and_not_used(choice, text):
+    found, line = choice(text=text)
+    assert found.policy == bild.BigLittle()
     assert f"{BESIDE} is not used: it cannot be read" in line
 
 
-def test_one_of_another_schema_is_named_and_not_used(evaluated):
-    changed(schema=2)
-    assert "is not used: it is no calibration of schema 1" in evaluated()[1]
+def test_one_of_another_schema_is_named_and_not_used(choice):
+    assert "is not used: it is no calibration of schema 1" in choice(schema=2)[1]
 
 
-def test_an_infinite_threshold_comes_back(evaluated, done):
+def test_an_infinite_threshold_comes_back(choice, done):
     [node] = [point["bild"] for point in done.content["curve"] if point["bild"].get("rollback") == "inf"]
-    changed(bild=node)
-    assert evaluated()[0]["policy"]["rollback"] == "inf"
+    assert choice(bild=node)[0].policy == bild.BigLittle(fallback=0.02, rollback=math.inf)
 
 
 def test_generate_takes_it_up_and_says_so_apart_from_the_texts(typed, done, capsys):
@@ -142,18 +162,14 @@ def test_generate_takes_it_up_and_says_so_apart_from_the_texts(typed, done, caps
 
 
 def test_a_checkpoint_of_the_task_keeps_it_itself(pair_folder):
-    from types import SimpleNamespace
-
-    from pipelines.decoding.calibrated import place
-
     def pair(small: str) -> SimpleNamespace:
         paths = {"large": "checkpoints/made/tiny-large", "small": small}
         return SimpleNamespace(
-            described={role: SimpleNamespace(path=path, name=Path(path).name) for role, path in paths.items()}
+            described={role: SimpleNamespace(path=path, name="tiny-" + role) for role, path in paths.items()}
         )
 
     inside = pair("checkpoints/made/tiny-small-aligned")
-    assert place(inside, "made") == Path("checkpoints/made/tiny-small-aligned/policy.json")
+    assert calibrated.place(inside, "made") == Path("checkpoints/made/tiny-small-aligned/policy.json")
     beside = Path("checkpoints/made/tiny-large+tiny-small/policy.json")
-    for small in ("checkpoints/pretrained/tiny-small", "org/tiny-small", "/models/tiny-small", "tiny-small"):
-        assert place(pair(small), "made") == beside
+    for small in ("checkpoints/pretrained/tiny-small", "org/tiny-small", "/models/tiny-small", "tiny-small", None):
+        assert calibrated.place(pair(small), "made") == beside
