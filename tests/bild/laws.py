@@ -103,11 +103,19 @@ def p_value(samples: list[Prefix], law: Law) -> float:
     return float(torch.special.gammaincc(torch.tensor((len(cells) - 1) / 2), torch.tensor(statistic / 2)))
 
 
-def samples_of(policy: Policy, sampler: Sampler, *, rows: int = ROWS, length: int = LENGTH) -> list[Prefix]:
-    """What ``rows`` rows of the hand-made pair write, each with its own stream."""
-    generators = [torch.Generator().manual_seed(1_000 + row) for row in range(rows)]
+def samples_of(
+    policy: Policy,
+    sampler: Sampler,
+    *,
+    length: int = LENGTH,
+    large: Model = LARGE,
+    small: Model = SMALL,
+    vocab_size: int = VOCAB,
+) -> list[Prefix]:
+    """What ``ROWS`` rows of a hand-made pair write, each with its own stream."""
+    generators = [torch.Generator().manual_seed(1_000 + row) for row in range(ROWS)]
     written, _, _, _ = run(
-        [LARGE] * rows, [SMALL] * rows, policy, vocab_size=VOCAB, max_new_tokens=length, sampler=sampler,
+        [large] * ROWS, [small] * ROWS, policy, vocab_size=vocab_size, max_new_tokens=length, sampler=sampler,
         generators=generators,
     )  # fmt: skip
     return [tuple(row) for row in written]

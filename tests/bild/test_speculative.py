@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import bild
-from bild.sampling import Sampler
+from bild.engine import make_runner
+from bild.policies import speculation, speculative
+from bild.policies.speculative import normalizer
+from bild.sampling import RowStreams, Sampler, inverse_cdf
+from bild.tensors import at
+from bild.types import Verdict
+from tests.bild.fakes import counting, hashed, reasons, run
 from tests.bild.laws import (
     LARGE,
     SAMPLERS,
@@ -17,18 +28,219 @@ from tests.bild.laws import (
     samples_of,
     tempered,
 )
+from tests.bild.models import pair, sources, tiny_t5
 
 PLAIN = Sampler(do_sample=True)
 LENGTH = 4
 
 
-# Whole sequences
+# Whole sequences, sampled
 
 
 @pytest.mark.parametrize(("sampler", "draft_length"), list(zip(SAMPLERS, (1, 2, 5), strict=True)), ids=str)
 def test_samples_follow_the_large_model(sampler, draft_length):
     samples = samples_of(bild.Speculative(draft_length=draft_length), sampler, length=LENGTH)
     assert p_value(samples, law_of_one_model(tempered(LARGE, sampler), LENGTH)) > 1e-3
+
+
+@pytest.mark.parametrize(("vocab_size", "top_k"), [(20, 6), (50, 4)])
+def test_a_larger_vocabulary(vocab_size, top_k):
+    sampler = Sampler(do_sample=True, temperature=1.3, top_k=top_k)
+    models = {"large": hashed(21, vocab_size), "small": hashed(22, vocab_size, twin=21)}
+    samples = samples_of(bild.Speculative(draft_length=2), sampler, vocab_size=vocab_size, **models)
+    assert p_value(samples, law_of_one_model(tempered(models["large"], sampler))) > 1e-3
+
+
+def wrong_residual(target_probs, small_probs):
+    return target_probs
+
+
+def wrong_bonus(draft, n_accepted, replacement, bonus, uniforms):
+    bonus = torch.nn.functional.one_hot(bonus.argmax(-1), bonus.shape[-1])
+    return speculation.concluded(draft, n_accepted, replacement, bonus, uniforms)
+
+
+def number_of_the_rejection_again(draft, n_accepted, replacement, bonus, uniforms):
+    weights = torch.where((n_accepted < draft.n_drafted).unsqueeze(-1), replacement, bonus)
+    return Verdict(n_accepted, inverse_cdf(weights, at(uniforms, n_accepted)))
+
+
+def numbers_of_the_draft_again(streams, n, where):
+    drafted = DRAW(streams, n, where)[:, : n // 2]
+    return torch.cat([drafted, drafted, drafted[:, :1]], dim=1)
+
+
+DRAW = RowStreams.draw
+MUTANTS = {
+    "residual": (speculative, "residual", wrong_residual),
+    "bonus": (speculative, "concluded", wrong_bonus),
+    "a number that rejected draws the replacement": (speculative, "concluded", number_of_the_rejection_again),
+    "the draft's numbers accept it": (RowStreams, "draw", numbers_of_the_draft_again),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_wrong_step_is_seen(name, monkeypatch):
+    monkeypatch.setattr(*MUTANTS[name])
+    samples = samples_of(bild.Speculative(draft_length=2), PLAIN, length=LENGTH)
+    assert p_value(samples, law_of_one_model(tempered(LARGE, PLAIN), LENGTH)) < 1e-6
+
+
+# A real pair, on every engine
+
+
+ENGINES = ["hf", "static", "static+int8"]
+
+
+def tiny_pair(vocab: int, dtype: torch.dtype = torch.float64):
+    large = tiny_t5(31, vocab=vocab, dtype=dtype)
+    small = tiny_t5(32, layers=1, vocab=vocab, like=large, dtype=dtype)
+    with torch.no_grad():
+        for model in (large, small):
+            model.lm_head.weight.mul_(0.3)
+    return large, small
+
+
+@torch.no_grad()
+def law_on(engine: str, model, ids: torch.Tensor, sampler: Sampler, length: int) -> Law:
+    runner = make_runner(model, engine, length + 1)
+
+    def probs(prefix):
+        runner.prefill(input_ids=ids, attention_mask=torch.ones_like(ids))
+        logits = runner.extend(torch.tensor([prefix]), [len(prefix)])[0, -1]
+        return sampler.distribution(logits.double()).tolist()
+
+    return law_of_one_model(probs, length)
+
+
+@pytest.mark.parametrize(("engine", "shortlist"), [("hf", None), ("static", [2, 4]), ("static+int8", None)])
+def test_a_t5_pair_samples_from_the_large_model(engine, shortlist):
+    large, small = tiny_pair(6, torch.float32)
+    ids, _ = sources(4, [4], vocab=6)
+    sampler = Sampler(do_sample=True, temperature=1.2)
+    out = bild.generate(
+        large, small, ids.expand(4000, -1), policy=bild.Speculative(draft_length=2), max_new_tokens=3, do_sample=True,
+        temperature=1.2, generator=torch.Generator().manual_seed(0), engine=engine, shortlist=shortlist,
+    )  # fmt: skip
+    samples = [tuple(row[1 : 1 + count.tokens]) for row, count in zip(out.sequences.tolist(), out.stats, strict=True)]
+    assert min(sum(count.rolled_back for count in out.stats), sum(count.accepted for count in out.stats)) > 500
+    assert p_value(samples, law_on(engine, large, ids, sampler, 3)) > 1e-3
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("draft_length", [1, 3, 20])
+def test_greedy_is_the_large_model(engine, draft_length):
+    large, small = pair(2)
+    ids, mask = sources(2, [6, 1, 4, 3])
+    policies = (bild.LargeOnly(), bild.Speculative(draft_length=draft_length))
+    drafters = [small, tiny_t5(77, layers=1), bild.EarlyExit(1)]
+    alone = bild.generate(large, None, ids, attention_mask=mask, policy=policies[0], max_new_tokens=12, engine=engine)
+    for drafter in drafters:
+        out = bild.generate(
+            large, drafter, ids, attention_mask=mask, policy=policies[1], max_new_tokens=12, engine=engine
+        )
+        assert out.sequences.equal(alone.sequences)
+
+
+@pytest.mark.parametrize("shortlist", [[3, 4, 5, 8, 9, 11], None])
+def test_batch_is_row_by_row(shortlist):
+    large, small = pair(3)
+    lengths = [6, 1, 4, 2]
+    ids, mask = sources(3, lengths)
+    keywords = {
+        "policy": bild.Speculative(draft_length=4, lenience=0.2, beta="normalized"),
+        "max_new_tokens": 9, "do_sample": True, "temperature": 1.5, "shortlist": shortlist,
+    }  # fmt: skip
+    together = bild.generate(large, small, ids, attention_mask=mask, generator=streams(range(4)), **keywords)
+    for row, length in enumerate(lengths):
+        alone = bild.generate(large, small, ids[row : row + 1, :length], generator=streams([row]), **keywords)
+        written = alone.sequences[0].tolist()
+        assert together.sequences[row, : len(written)].tolist() == written
+        assert together.stats[row] == alone.stats[0]
+    many = bild.generate_many(
+        large, small, [row[:n] for row, n in zip(ids, lengths, strict=True)], batch_size=2,
+        **keywords | {"generator": torch.Generator().manual_seed(5)},
+    )  # fmt: skip
+    at_once = bild.generate(
+        large, small, ids, attention_mask=mask, **keywords | {"generator": torch.Generator().manual_seed(5)}
+    )
+    assert [out.stats[0] for _, out in many] == at_once.stats
+
+
+def streams(seeds) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+# Greedy, on hand-made models
+
+
+@settings(deadline=None, max_examples=30, derandomize=True)
+@given(seed=st.integers(0, 10**6), draft_length=st.integers(1, 6), related=st.booleans(), limit=st.integers(1, 9))
+def test_any_draft_gives_the_large_models_choice(seed, draft_length, related, limit):
+    larges = [hashed(seed + row, 6) for row in range(3)]
+    smalls = [hashed(seed + 10 + row, 6, twin=seed + row if related else None) for row in range(3)]
+    expected, _, _, _ = run(larges, None, bild.LargeOnly(), vocab_size=6, max_new_tokens=limit)
+    written, stats, traces, _ = run(
+        larges, smalls, bild.Speculative(draft_length=draft_length), vocab_size=6, max_new_tokens=limit
+    )
+    assert written == expected
+    for count, trace in zip(stats, traces, strict=True):
+        assert count.drafted == count.small_steps == count.accepted + count.rolled_back
+        assert count.large_steps == count.rounds
+        assert count.tokens == len([entry for entry in trace if entry.reason != "discarded"])
+
+
+def test_an_accepted_eos_closes_the_row_and_gets_no_bonus():
+    model = counting(20, sure=0.9)
+    written, stats, traces, _ = run(
+        model, model, bild.Speculative(draft_length=3), vocab_size=20, max_new_tokens=9, eos=(7,)
+    )
+    assert written == [[2, 3, 4, 5, 6, 7]]
+    assert reasons(traces[0]) == ["draft"] * 3 + ["bonus"] + ["draft"] * 2
+    assert (stats[0].large_steps, stats[0].small_steps) == (2, 5)
+
+
+def test_a_draft_never_passes_the_limit_and_gets_no_bonus_there():
+    model = counting(20, sure=0.9)
+    written, stats, traces, _ = run(model, model, bild.Speculative(), vocab_size=20, max_new_tokens=8)
+    assert written == [[2, 3, 4, 5, 6, 7, 8, 9]]
+    assert reasons(traces[0]) == ["draft"] * 5 + ["bonus"] + ["draft"] * 2
+    assert stats[0].large_steps == 2
+
+
+def test_equal_logits_go_to_the_large_models_first():
+    """The large model gives 2 and 3 the same; it would write 2, and so does the pair, though the small one drafts 3."""
+
+    def large(prefix):
+        return [0.0, -9.0, 5.0, 5.0]
+
+    def small(prefix):
+        return [0.0, -9.0, 4.0, 5.0]
+
+    policy = bild.Speculative(draft_length=2)
+    assert run(large, small, policy, vocab_size=4, max_new_tokens=5)[0] == [[2] * 5]
+    lenient = bild.Speculative(draft_length=2, lenience=0.01)
+    assert run(large, small, lenient, vocab_size=4, max_new_tokens=6)[0] == [[3, 3, 2] * 2]
+
+
+@pytest.mark.parametrize(("lenience", "accepted"), [(0.0, 0), (0.49, 0), (0.51, 3), (0.99, 3)])
+def test_greedy_lenience_asks_for_a_share_of_the_largest_plain_probability(lenience, accepted):
+    """The large model gives 0.6 to its choice and 0.3 to the drafted token, whatever the temperature of sampling."""
+    large, small = counting(10, sure=0.6), counting(10, sure=0.9, offset=2)
+
+    def generous(prefix):
+        probs = torch.full((10,), 0.1 / 8, dtype=torch.float64)
+        probs[torch.tensor(large(prefix)).argmax()] = 0.6
+        probs[torch.tensor(small(prefix)).argmax()] = 0.3
+        return probs.log().tolist()
+
+    policy = bild.Speculative(draft_length=3, lenience=lenience)
+    _, stats, _, _ = run(generous, small, policy, vocab_size=10, max_new_tokens=4, eos=())
+    assert stats[0].accepted == (3 if accepted else 0)
+    assert stats[0].large_steps == (1 if accepted else 4)
+
+
+# Lenience, sampled
 
 
 def lenient_law(sampler: Sampler, lenience: float, beta: float | str | None, draft_length: int) -> Law:
@@ -60,9 +272,67 @@ def bisected(falling) -> float:
     return high
 
 
-@pytest.mark.parametrize(("lenience", "beta"), [(0.3, None), (0.6, "normalized"), (0.6, 0.7)])
+@pytest.mark.parametrize(("lenience", "beta"), [(0.3, None), (0.5, "normalized"), (0.5, 0.6)])
 def test_lenient_samples_follow_their_target(lenience, beta):
     samples = samples_of(bild.Speculative(lenience=lenience, beta=beta, draft_length=2), PLAIN, length=LENGTH)
     assert p_value(samples, lenient_law(PLAIN, lenience, beta, 2)) > 1e-3
     # The test can tell: this is not the large model's law.
     assert p_value(samples, lenient_law(PLAIN, 0.0, None, 2)) < 1e-9
+
+
+def random_probs(seed: int, rows: int, vocab_size: int) -> torch.Tensor:
+    """With zeros, as top-k makes them."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(rows, vocab_size, generator=generator, dtype=torch.float64) * 2
+    return torch.softmax(logits.masked_fill(torch.rand(logits.shape, generator=generator) < 0.3, -math.inf), -1)
+
+
+@pytest.mark.parametrize("lenience", [0.0, 0.2, 0.5, 0.9])
+def test_the_normalized_lenient_target_sums_to_one(lenience):
+    small, large = random_probs(1, 300, 12), random_probs(2, 300, 12)
+    beta = normalizer(small, large, lenience)
+    assert (beta >= 1 - 1e-9).all()
+    target = torch.maximum(torch.minimum(small, large / (1 - lenience)), large / beta)
+    # Where the acceptance leaves nothing over, no beta is needed.
+    remaining = (small - large / (1 - lenience)).clamp(min=0).sum(-1)
+    assert target.sum(-1)[remaining > 0].numpy() == pytest.approx(1.0)
+    expected = [
+        bisected(lambda b, q=q, p=p, left=left: float((p / b - q).clamp(min=0).sum() - left))
+        for q, p, left in zip(small, large, remaining, strict=True)
+        if left > 0
+    ]
+    assert len(expected) > 200
+    assert beta[remaining > 0, 0].numpy() == pytest.approx(expected)
+
+
+def test_without_lenience_beta_is_one():
+    small, large = random_probs(3, 50, 12), random_probs(4, 50, 12)
+    assert normalizer(small, large, 0.0).numpy() == pytest.approx(1.0)
+
+
+def test_what_rounding_leaves_nothing_of_is_drawn_from_the_target():
+    target = torch.tensor([[0.5, 0.5], [0.75, 0.25]])
+    small = torch.tensor([[0.5, 0.5], [0.25, 0.75]])
+    assert speculation.residual(target, small).tolist() == [[0.5, 0.5], [0.5, 0.0]]
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"draft_length": 0}, r"draft_length=0 must be a whole number >= 1"),
+        ({"draft_length": True}, r"draft_length=True must be"),
+        ({"lenience": -0.1}, r"lenience=-0.1 must be in \[0, 1\)"),
+        ({"lenience": 1.0}, r"lenience=1.0 must be"),
+        ({"lenience": math.nan}, r"lenience=nan must be"),
+        ({"beta": "normalised"}, r"beta='normalised' must be 'normalized', a number or None"),
+        ({"beta": 0.5}, r"beta=0.5 must be at least 1 - lenience = 1"),
+        ({"beta": 0.5, "lenience": 0.4}, r"at least 1 - lenience = 0.6"),
+        ({"beta": math.nan}, r"beta=nan must be at least"),
+    ],
+)
+def test_ranges(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        bild.Speculative(**arguments)
