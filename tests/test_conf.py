@@ -8,6 +8,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+import bild
 from pipelines.models.loading import Model
 from pipelines.models.sources import SourceConfig
 from pipelines.training.build import training_arguments
@@ -143,6 +144,52 @@ def test_published_rows(name, task, thresholds) -> None:
     assert (config.task.name, config.split) == (task, "validation")
     assert (policy.fallback, policy.rollback) == thresholds
     assert isinstance(instantiate(config.small), Model)
+
+
+SPECULATIVE_ROWS = {
+    f"speculative_{data}_{size}_t{temperature}": (data, size, temperature, draft_length)
+    for (data, temperature), lengths in {
+        ("wmt", 0): (7, 7, 7),
+        ("wmt", 1): (7, 5, 3),
+        ("cnndm", 0): (5, 5, 3),
+        ("cnndm", 1): (5, 3, 3),
+    }.items()
+    for size, draft_length in zip(("small", "base", "large"), lengths, strict=True)
+}
+"""Leviathan et al. 2023, their table of measured speedups."""
+CASCADE_ROWS = {
+    f"cascade_{data}_{size}": (data, size, lengths)
+    for data, lengths in {"wmt": (80, 80), "xsum": (1024, 64), "cnndm": (2048, 128)}.items()
+    for size in ("large", "xl")
+}
+"""Narasimhan et al. 2025: pairs of T5 v1.1, source and target lengths."""
+TASKS = {"wmt": "wmt14_en_de", "xsum": "xsum", "cnndm": "cnn_dailymail"}
+
+
+@pytest.mark.parametrize("name", SPECULATIVE_ROWS)
+def test_rows_of_speculative_decoding(name: str) -> None:
+    data, size, temperature, draft_length = SPECULATIVE_ROWS[name]
+    config = composed("evaluate", f"experiment={name}")
+    policy, task = instantiate(config.bild), instantiate(config.task)
+    assert policy == bild.Speculative(draft_length=draft_length)
+    assert task.name == TASKS[data]
+    assert (config.large.path, config.small.path) == ("google/t5-v1_1-xxl", f"google/t5-v1_1-{size}")
+    assert (config.do_sample, config.temperature) == (temperature == 1, 1.0)
+
+
+@pytest.mark.parametrize("name", CASCADE_ROWS)
+def test_rows_of_speculative_cascades(name: str) -> None:
+    data, size, lengths = CASCADE_ROWS[name]
+    config = composed("evaluate", f"experiment={name}", "bild.rule=token_v3", "temperature=0.5")
+    policy, task = instantiate(config.bild), instantiate(config.task)
+    assert (policy.rule, policy.draft_length, policy.bonus) == ("token_v3", 5, "target")
+    assert (task.name, task.source_length, task.target_length) == (TASKS[data], *lengths)
+    assert (config.large.path, config.small.path) == (f"google/t5-v1_1-{size}", "google/t5-v1_1-small")
+    assert (config.split, config.latency_limit, config.do_sample) == ("validation", 500, True)
+    # The systems that it is compared with, by their names.
+    others = {"token_cascade": bild.TokenCascade, "speculative": bild.Speculative, "big_little": bild.BigLittle}
+    for other, kind in others.items():
+        assert isinstance(instantiate(composed("evaluate", f"experiment={name}", f"bild={other}").bild), kind)
 
 
 def test_the_grid_gives_each_rate_its_folder() -> None:

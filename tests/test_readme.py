@@ -57,6 +57,23 @@ def test_long_commands_compose(command: str) -> None:
             assert instantiate(config[node]) is not None
 
 
+def systems() -> list[list[str]]:
+    table = TEXT[TEXT.index("<!-- systems -->") : TEXT.index("<!-- end of systems -->")]
+    rows = [line for line in table.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows[2:]]
+
+
+@pytest.mark.parametrize("row", systems(), ids=lambda row: row[0])
+def test_every_system_has_a_command_and_a_test(row: list[str]) -> None:
+    name, paper, command, test = row
+    assert name
+    assert paper
+    config = composed("evaluate", *command.strip("`").split())
+    assert instantiate(config.bild) is not None
+    file, _, function = test.strip("`").partition("::")
+    assert f"def {function or 'test_'}" in (ROOT / file).read_text(encoding="utf-8")
+
+
 def test_benchmark_commands_are_understood() -> None:
     lines = [line for block in blocks("bash") for line in block.splitlines() if "benchmarks." in line]
     assert lines

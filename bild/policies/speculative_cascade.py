@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -23,7 +23,7 @@ class SpeculativeCascade(Policy):
     Raises ValueError on values outside the ranges given here.
     """
 
-    rule: Rule = "chow"
+    rule: Rule = field(default="chow", metadata={"told": True})  # a label without it would say too little
     """when to defer to the large model; see ``bild.policies.deferral.defers``"""
     alpha: float
     """any number but NaN: the higher, the more the small model writes"""

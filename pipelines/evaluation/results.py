@@ -257,13 +257,13 @@ class Pieces:
 
 
 def _telling_fields(policy: object) -> list[tuple[str, str]]:
-    """Thresholds always, other fields where they differ from their default."""
+    """Thresholds always, and what the policy itself wants told; other fields where they differ from their default."""
     told = []
     for field in fields(policy):
         value = getattr(policy, field.name)
         # A threshold may be given as a whole number.
         if isinstance(value, float) or isinstance(field.default, float):
             told.append((field.name, f"{value:g}"))
-        elif value != field.default:
+        elif value != field.default or field.metadata.get("told", False):
             told.append((field.name, str(value)))
     return told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -15,7 +16,7 @@ from bild.policies import speculation, speculative
 from bild.policies.speculative import normalizer
 from bild.sampling import RowStreams, Sampler, inverse_cdf
 from bild.tensors import at
-from bild.types import Verdict
+from bild.types import Draft, Steps, Verdict
 from tests.bild.fakes import counting, hashed, reasons, run
 from tests.bild.laws import (
     LARGE,
@@ -308,6 +309,22 @@ def test_the_normalized_lenient_target_sums_to_one(lenience):
 def test_without_lenience_beta_is_one():
     small, large = random_probs(3, 50, 12), random_probs(4, 50, 12)
     assert normalizer(small, large, 0.0).numpy() == pytest.approx(1.0)
+
+
+def test_columns_beyond_a_rows_draft_decide_nothing():
+    draft = Draft(
+        tokens=torch.zeros(3, 2, dtype=torch.long),
+        n_drafted=torch.tensor([2, 1, 0]),
+        stopped=torch.zeros(3, dtype=torch.bool),
+        token_probs=torch.ones(3, 2),
+        small=Steps((), 3, 4),
+    )
+    assert speculation.leading(draft, torch.tensor([[True, False]] * 3)).tolist() == [1, 1, 0]
+    assert speculation.leading(draft, torch.tensor([[True, True]] * 3)).tolist() == [2, 1, 0]
+    assert speculation.leading(draft, torch.tensor([[False, True]] * 3)).tolist() == [0, 0, 0]
+    # A column past the draft that would stand, before one that would not.
+    longer = dataclasses.replace(draft, tokens=torch.zeros(3, 3, dtype=torch.long))
+    assert speculation.leading(longer, torch.tensor([[True, True, False]] * 3)).tolist() == [2, 1, 0]
 
 
 def test_what_rounding_leaves_nothing_of_is_drawn_from_the_target():

@@ -25,7 +25,7 @@ def task(name, *overrides):
 
 
 def test_the_tasks_are_there():
-    papers = {"iwslt2017", "wmt14", "xsum", "cnn_dailymail"}
+    papers = {"iwslt2017", "wmt14", "wmt14_en_de", "xsum", "cnn_dailymail"}
     assert papers | {"multi30k", "dialogsum", "docstrings", "toy_de_en", "toy_reports"} == set(TASKS)
 
 
@@ -35,7 +35,9 @@ def test_yaml_instantiates(name):
     assert isinstance(loaded, Task)
     assert loaded.name == name
     assert loaded.version >= 1
-    assert loaded.metric == ("bleu" if name in {"toy_de_en", "iwslt2017", "wmt14", "multi30k"} else "rouge")
+    assert loaded.metric == (
+        "bleu" if name in {"toy_de_en", "iwslt2017", "wmt14", "wmt14_en_de", "multi30k"} else "rouge"
+    )
     assert set(loaded.data_files) == set(SPLITS)
     if isinstance(loaded.origin, Hub):
         assert set(loaded.origin.splits) == set(SPLITS)
@@ -126,6 +128,7 @@ TRANSLATION = {"translation": {"de": "a", "en": "b"}}
 ON_THE_HUB = {
     "iwslt2017": ("IWSLT/iwslt2017", None, "iwslt2017-de-en", CONVERTED, TRANSLATION),
     "wmt14": ("wmt/wmt14", "de-en", None, None, TRANSLATION),
+    "wmt14_en_de": ("wmt/wmt14", "de-en", None, None, {"translation": {"en": "a", "de": "b"}}),
     "multi30k": ("bentrevett/multi30k", None, None, None, {"en": "b", "de": "a"}),
     "xsum": (
         "EdinburghNLP/xsum",
