@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
-from hydra.utils import get_class
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 
 import bild
 from bild.policies.base import Policy
 from pipelines.cli import UserError
-from pipelines.decoding.config import instantiated
-
-TARGET = "_target_"
+from pipelines.decoding.grid import TARGET, expanded
 
 
 @dataclass(frozen=True)
@@ -45,31 +40,8 @@ def points(config: DictConfig) -> list[Point]:
         if not isinstance(config[key], ListConfig):
             raise UserError(f"{key}={config[key]}: must be a list of policies, such as [{{{TARGET}: bild.LargeOnly}}]")
         for place, entry in enumerate(config[key]):
-            for point in _expanded(entry, f"{key}[{place}]", lossless=key == "lossless"):
-                found.setdefault(point.policy, point)
-    for point in _expanded(config.bild, "bild", lossless=False):
-        found.setdefault(point.policy, point)
+            for policy, node in expanded(entry, f"{key}[{place}]"):
+                found.setdefault(policy, Point(policy, node, lossless=key == "lossless"))
+    for policy, node in expanded(config.bild, "bild"):
+        found.setdefault(policy, Point(policy, node, lossless=False))
     return list(found.values())
-
-
-def _expanded(entry: DictConfig, name: str, lossless: bool) -> Iterator[Point]:
-    fields = OmegaConf.to_container(entry, resolve=True) if isinstance(entry, DictConfig) else {}
-    if TARGET not in fields:
-        raise UserError(f"{name}: names no policy; write {{{TARGET}: bild.BigLittle, fallback: [0.5, 0.7]}}")
-    if not _is_policy(fields[TARGET]):
-        raise UserError(f"{name}: {fields[TARGET]} is no policy; give a class of bild, such as bild.BigLittle")
-    values = [value if isinstance(value, list) else [value] for value in fields.values()]
-    for combination in product(*values):
-        node = dict(zip(fields, combination, strict=True))
-        policy = instantiated(OmegaConf.create({name: node}), name)
-        if not isinstance(policy, Policy):
-            raise UserError(f"{name}: {node[TARGET]} is no policy; give a class of bild, such as bild.BigLittle")
-        yield Point(policy, node, lossless)
-
-
-def _is_policy(target: object) -> bool:
-    """Whether a dotted path leads to a class of policies."""
-    try:
-        return issubclass(get_class(str(target)), Policy)
-    except (ImportError, ValueError):
-        return False

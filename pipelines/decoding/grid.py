@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from bild.policies.base import Policy
@@ -27,10 +28,17 @@ def expanded(node: DictConfig, name: str) -> Iterator[tuple[Policy, dict[str, An
     fields = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else {}
     if TARGET not in fields:
         raise UserError(f"{name}: names no policy; write {{{TARGET}: bild.BigLittle, fallback: [0.5, 0.7]}}")
+    if not _is_policy(fields[TARGET]):
+        raise UserError(f"{name}: {fields[TARGET]} is no policy; give a class of bild, such as bild.BigLittle")
     values = [value if isinstance(value, list) else [value] for value in fields.values()]
     for combination in product(*values):
         made_of = dict(zip(fields, combination, strict=True))
-        policy = instantiated(OmegaConf.create({name: made_of}), name)
-        if not isinstance(policy, Policy):
-            raise UserError(f"{name}: {made_of[TARGET]} is no policy; give a class of bild, such as bild.BigLittle")
-        yield policy, made_of
+        yield instantiated(OmegaConf.create({name: made_of}), name), made_of
+
+
+def _is_policy(target: object) -> bool:
+    """Whether a dotted path leads to a class of policies."""
+    try:
+        return issubclass(get_class(str(target)), Policy)
+    except (ImportError, ValueError):
+        return False
