@@ -6,7 +6,8 @@ python -m pipelines.evaluate -m split=validation bild.fallback=0.5,0.6,0.7 bild.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pipelines.evaluation.timings import TimingLog
 
 # Overrides that a result's name tells in another way, or that do not change the result.
-TOLD_OTHERWISE = ("split", "large", "small", "task", "task.name", "bild", "out", "device")
+TOLD_OTHERWISE = ("split", "large", "small", "task", "task.name", "bild", "bild.*", "out", "device")
 HASH_DIGITS = 8  # of a hash in a name
 
 
@@ -97,11 +98,12 @@ def check(config: DictConfig) -> None:
     check_whole("batch_size", config.batch_size)
 
 
-def extras(device: str, contents: Mapping[str, str]) -> dict[str, Any]:
+def extras(device: str, contents: Mapping[str, str], told: Sequence[str] = TOLD_OTHERWISE) -> dict[str, Any]:
     """What the user has set beyond task, split, models and policy, for the name of the result.
 
     Args:
         contents: keys whose values are paths, and the hash of what lies there, which stands in their place.
+        told: patterns of keys that the name tells anyway.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -113,7 +115,7 @@ def extras(device: str, contents: Mapping[str, str]) -> dict[str, Any]:
         path = next((path for path in contents if name == path or name.startswith(f"{path}.")), None)
         if path is not None:
             found[path] = contents[path][:HASH_DIGITS]
-        elif name not in TOLD_OTHERWISE and not name.startswith("bild."):
+        elif not any(fnmatch(name, pattern) for pattern in told):
             found[name] = value
     return found
 

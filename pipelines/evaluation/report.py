@@ -115,7 +115,7 @@ def _section(group: Sequence[Result]) -> dict[str, Any]:
         "task": task,
         "content": shown.content,
         "headline": _headline(shown),
-        "facts": _facts(shown),
+        "facts": common_facts(shown.content),
         "several": several,
         "count": len(group),
         "main": _cells(table.main_columns(task["metric"]), shown_lines, shown),
@@ -155,9 +155,9 @@ def _headline(result: Result) -> str:
     )
 
 
-def _facts(result: Result) -> list[tuple[str, str]]:
-    """Name and value of what a reader must know to place the numbers."""
-    content, provenance = result.content, result.content["provenance"]
+def common_facts(content: dict[str, Any]) -> list[tuple[str, str]]:
+    """Name and value of what a reader must know to place the numbers of a result."""
+    provenance = content["provenance"]
     task, run, models = content["task"], content["run"], content["models"]
     limit = "" if task["limit"] is None else f" (limit={task['limit']})"
     return [

@@ -172,7 +172,7 @@ def _numbers(
             {
                 "method": name,
                 "label": _label(name, policy),
-                "quality": _quality(task.metric, statistics[name], statistics["large"], seed),
+                "quality": quality_entry(task.metric, statistics[name], statistics["large"], seed),
                 "counts": total,
                 "written_by": measures.written_by(decoded[name]),
                 "rates": measures.rates(decoded[name], decoded["large"], eos),
@@ -193,7 +193,8 @@ def _cost_ratio(decoded: dict[str, list[DecodedRow]], timings: dict[str, list[Ti
     )
 
 
-def _quality(metric: str, statistics: np.ndarray, large: np.ndarray, seed: int) -> dict[str, Any]:
+def quality_entry(metric: str, statistics: np.ndarray, large: np.ndarray, seed: int) -> dict[str, Any]:
+    """What an entry says of quality: the scores behind (N, k) ``row_statistics``, and beside the large model's."""
     quality = scoring.quality(metric, statistics)
     difference = scoring.quality_difference(metric, large, statistics, seed)
     return {"score": quality.headline, **asdict(quality), "difference_to_large": asdict(difference)}

@@ -1,0 +1,113 @@
+"""What one step of either model costs on this machine, by the number of tokens in it.
+
+Knows runners and a clock; knows nothing about policies. Widths take turns, on several sources, in the middle of their
+outputs; what is reported are medians.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from pipelines.analysis.runners import open_runners
+from pipelines.decoding.decode import Decoder
+from pipelines.decoding.pair import Pair
+from pipelines.decoding.scoring import paired_bootstrap
+from pipelines.evaluation.latency import no_garbage_collection, now
+
+SOURCES = 10
+REPEATS = 9  # on each of them
+Probe = tuple[str, int]
+"""a model's role, and tokens in a step"""
+
+
+def step_costs(
+    pair: Pair,
+    decoder: Decoder,
+    inputs: Sequence[list[int]],
+    outputs: Sequence[list[int]],
+    widest: int,
+) -> dict[str, Any]:
+    """Time steps of the small model over one token and of the large one over 1..``widest``, at batch 1.
+
+    Args:
+        inputs, outputs: token ids of a few sources, and of what was written for them; steps are taken behind the
+            first half of it.
+
+    Returns:
+        The section "steps" of a result, without the name of an engine.
+    """
+    probes: list[Probe] = [("small", 1), *(("large", width) for width in range(1, widest + 1))]
+    found: dict[Probe, list[float]] = {probe: [] for probe in probes}
+    progress = tqdm(zip(inputs, outputs, strict=True), total=len(inputs), desc="step costs", unit="row", leave=False)
+    with no_garbage_collection():
+        for source, written in progress:
+            step = _stepper(pair, decoder, source, written[: len(written) // 2], widest)
+            for probe, times in _take_turns(probes, step, decoder.device).items():
+                found[probe] += times
+            gc.collect()
+    return _figures(found, decoder.decoding.seed)
+
+
+def _stepper(
+    pair: Pair, decoder: Decoder, source: list[int], written: list[int], widest: int
+) -> Callable[[Probe], None]:
+    """Takes a step behind what was written, and takes it back."""
+    call, runners = open_runners(pair, decoder, [source], len(written) + widest)
+    tokens = torch.cat([call.prompt, torch.tensor([written], dtype=torch.long, device=call.prompt.device)], dim=1)
+    for runner in runners.values():
+        new = tokens[:, runner.lengths[0] :]
+        runner.extend(new, [new.shape[1]])
+    block = torch.full((1, widest), int(tokens[0, -1]), device=tokens.device)
+
+    @torch.inference_mode()
+    def step(probe: Probe) -> None:
+        role, width = probe
+        runner = runners[role]
+        lengths = list(runner.lengths)
+        runner.extend(block[:, :width], [width])
+        runner.rollback(lengths)
+
+    return step
+
+
+def _take_turns(
+    probes: Sequence[Probe], step: Callable[[Probe], None], device: torch.device
+) -> dict[Probe, list[float]]:
+    """Milliseconds of every probe; the first is another one each time, and a round before them all is not counted."""
+    times: dict[Probe, list[float]] = {probe: [] for probe in probes}
+    for repeat in range(REPEATS + 1):
+        turn = repeat % len(probes)
+        for probe in (*probes[turn:], *probes[:turn]):
+            start = now(device)
+            step(probe)
+            if repeat > 0:
+                times[probe].append(1000 * (now(device) - start))
+    return times
+
+
+def _figures(found: dict[Probe, list[float]], seed: int) -> dict[str, Any]:
+    """Medians; a ratio is between steps of the same turn, so that a machine's slow moments cancel out."""
+
+    def ratio(ours: np.ndarray, unit: np.ndarray) -> float:
+        return float(np.median(ours / unit))
+
+    one = np.array(found["large", 1])
+    over_one = {probe: asdict(paired_bootstrap(np.array(times), one, ratio, seed)) for probe, times in found.items()}
+    return {
+        "turns": len(one),
+        "small_ms": median(found["small", 1]),
+        "c": over_one["small", 1],
+        "large": [
+            {"width": width, "ms": median(times), "over_one": over_one[role, width]}
+            for (role, width), times in found.items()
+            if role == "large"
+        ],
+    }

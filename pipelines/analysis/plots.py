@@ -1,0 +1,175 @@
+"""The plots of an analysis as SVG that takes its text colour from the page. Knows the schema of an analysis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pipelines.analysis.tables import SERIES, Content, metric_title, series
+from pipelines.evaluation.plots import INK, MARKERS, empty_figure, svg_text
+from pipelines.evaluation.plots import SERIES as COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH = 7.6  # inches, as the other report's plots
+GREY = "#8c8c8c"  # bars in the background, on dark and light alike
+
+
+def by_position(content: Content) -> str:
+    """Acceptance along the outputs; bars: how many texts reach that far."""
+    parts = content["agreement"]["by_position"]
+    figure, axes = empty_figure(WIDTH, 3.6)
+    middles = [(part["first"] + part["last"]) / 2 + 1 for part in parts]
+    most = parts[0]["positions"]
+    size = parts[0]["last"] - parts[0]["first"] + 1
+    axes.bar(
+        middles,
+        [part["positions"] / most for part in parts],
+        width=0.9 * size,
+        color=GREY,
+        alpha=0.25,
+        label="positions there are",
+    )
+    for index, (name, label) in enumerate(
+        (("alpha", "alpha"), ("plain_alpha", "alpha at temperature 1"), ("confidence", "confidence"))
+    ):
+        axes.plot(middles, [part[name] for part in parts], label=label, **_style(index))
+    axes.set_xlabel("position in the large model's output")
+    axes.set_ylim(0, 1.02)
+    _legend(axes)
+    return svg_text(figure)
+
+
+def reliability(content: Content) -> str:
+    """Being right against confidence; a small model that knows itself lies on the diagonal."""
+    parts = [part for part in content["agreement"]["by_confidence"] if part["positions"] > 0]
+    most = max(part["positions"] for part in parts)
+    figure, axes = empty_figure(WIDTH, 4.2)
+    axes.bar(
+        [(part["low"] + part["high"]) / 2 for part in parts],
+        [part["positions"] / most for part in parts],
+        width=[0.92 * (part["high"] - part["low"]) for part in parts],
+        color=GREY,
+        alpha=0.25,
+        label="positions there are",
+    )
+    axes.plot([0, 1], [0, 1], ":", color=INK, linewidth=1, label="confidence = right")
+    for index, (name, label) in enumerate((("right", "right"), ("alpha", "alpha"))):
+        axes.plot(
+            [part["confidence"] for part in parts],
+            [part[name] for part in parts],
+            label=label,
+            **_style(index, hollow=index == 1),
+        )
+    axes.set_xlabel("confidence of the small model")
+    axes.set_ylabel("share")
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(0, 1.02)
+    _legend(axes)
+    return svg_text(figure)
+
+
+def steps(content: Content) -> str:
+    """The cost of a large step by its width, in steps of one token."""
+    found = content["steps"]
+    figure, axes = empty_figure(WIDTH, 3.2)
+    widths = [entry["width"] for entry in found["large"]]
+    costs = [entry["over_one"] for entry in found["large"]]
+    axes.errorbar(widths, [one["value"] for one in costs], yerr=_error(costs), label="large", capsize=2, **_style(0))
+    axes.axhline(found["c"]["value"], linestyle="--", color=COLOURS[1], label="small, one token (c)")
+    axes.axhline(1, linestyle=":", color=INK, linewidth=1, label="what the formula takes a large step to cost")
+    axes.set_xlabel("tokens in the step")
+    axes.set_ylabel("large steps of one token")
+    axes.set_ylim(bottom=0)
+    _legend(axes)
+    return svg_text(figure)
+
+
+def draft_lengths(content: Content) -> str:
+    """Speedup of lossless decoding by draft length, predicted and measured."""
+    points = content["draft_lengths"]["points"]
+    lengths = [point["draft_length"] for point in points]
+    figure, axes = empty_figure(WIDTH, 4.4)
+    lines = ("formula", "positions", "widths", "loop")
+    for index, way in enumerate(lines):
+        speedups = [point["predicted_speedup"][way] for point in points]
+        axes.plot(lengths, speedups, label=way, linestyle="--", **_style(index, hollow=True))
+    measured = [point["latency"]["decode_only"]["speedup"] for point in points]
+    axes.errorbar(
+        lengths,
+        [one["value"] for one in measured],
+        yerr=_error(measured),
+        label="measured",
+        color=INK,
+        marker="*",
+        markersize=9,
+        linewidth=1.4,
+        capsize=2,
+    )
+    axes.axhline(1, linestyle=":", color=INK, linewidth=1)
+    axes.set_xlabel("draft length")
+    axes.set_ylabel("speedup of decoding, large model alone = 1")
+    axes.set_ylim(bottom=0)
+    _legend(axes)
+    return svg_text(figure)
+
+
+def mixing(content: Content) -> str:
+    """Quality of the oracle against the share of tokens that the large model writes."""
+    entries = series(content, "mixing")
+    figure, axes = empty_figure(WIDTH, 4)
+    shares = [100 * entry["rates"]["large_share"] for entry in entries]
+    scores = [entry["quality"]["score"] for entry in entries]
+    axes.plot(shares, scores, label="oracle; beside a point: its threshold", **_style(0))
+    for entry, share, score in zip(entries, shares, scores, strict=True):
+        axes.annotate(
+            f"{entry['setting']:g}", (share, score), textcoords="offset points", xytext=(5, -11), fontsize=8, color=INK
+        )
+    for name, share, marker in (("small", 0, "X"), ("large", 100, "*")):
+        baseline = content["baselines"][name]
+        axes.plot([share], [baseline["quality"]["score"]], marker, color=INK, markersize=10, label=baseline["label"])
+    axes.axhline(content["baselines"]["large"]["quality"]["score"], color=INK, linewidth=0.7, linestyle=":")
+    axes.set_xlabel("% of the tokens that the large model wrote")
+    axes.set_ylabel(metric_title(content))
+    _legend(axes)
+    return svg_text(figure)
+
+
+def ablation(content: Content) -> str:
+    """Quality against time: BigLittle whole, and without either half."""
+    figure, axes = empty_figure(WIDTH, 4.4)
+    for index, name in enumerate(("both", "no_rollback", "no_fallback")):
+        entries = series(content, name)
+        times = [1 / entry["latency"]["speedup"]["value"] for entry in entries]
+        scores = [entry["quality"]["score"] for entry in entries]
+        axes.plot(times, scores, label=SERIES[name], **_style(index))
+        for entry, time, score in zip(entries, times, scores, strict=True):
+            axes.annotate(
+                f"{entry['setting']:g}", (time, score), textcoords="offset points", xytext=(4, 5), fontsize=7, color=INK
+            )
+    for name, marker in (("large", "*"), ("small", "X")):
+        baseline = content["baselines"][name]
+        time = 1 / baseline["latency"]["speedup"]["value"]
+        axes.plot([time], [baseline["quality"]["score"]], marker, color=INK, markersize=10, label=baseline["label"])
+    axes.axhline(content["baselines"]["large"]["quality"]["score"], color=INK, linewidth=0.7, linestyle=":")
+    axes.set_xlabel("time per example, large model alone = 1  (further left is faster)")
+    axes.set_ylabel(metric_title(content))
+    axes.margins(x=0.08, y=0.12)
+    _legend(axes)
+    return svg_text(figure)
+
+
+def _style(index: int, hollow: bool = False) -> dict[str, Any]:
+    colour = COLOURS[index % len(COLOURS)]
+    face = {"markerfacecolor": "none"} if hollow else {}
+    return {"color": colour, "marker": MARKERS[index % len(MARKERS)], "linewidth": 1.4, "markersize": 5.5, **face}
+
+
+def _error(intervals: list[dict[str, float]]) -> list[list[float]]:
+    """Distances from each point to the ends of its interval."""
+    below = [max(0.0, one["value"] - one["low"]) for one in intervals]
+    return [below, [max(0.0, one["high"] - one["value"]) for one in intervals]]
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="best")

@@ -1,0 +1,85 @@
+"""An analysis to one HTML file that needs no network. Everything comes from the file of the analysis.
+
+Knows the schema of an analysis and its template; knows nothing about models.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from markupsafe import Markup
+
+from pipelines.analysis import plots, tables
+from pipelines.analysis.tables import Content, Table
+from pipelines.evaluation.report import common_facts, page_template
+from pipelines.evaluation.table import percent
+from pipelines.files import write_text
+
+PLOTS = ("by_position", "reliability", "steps", "draft_lengths", "mixing", "ablation")
+
+
+def write_report(content: Content, path: Path) -> Path:
+    """Write the report of one analysis."""
+    template = page_template(Path(__file__).parent, "analysis.html.j2")
+    html = template.render(
+        content=content,
+        headline=headline(content),
+        facts=common_facts(content),
+        tables={name: _cells(table) for name, table in tables.all_tables(content).items()},
+        plots={name: Markup(getattr(plots, name)(content)) for name in PLOTS},
+        verdict=verdict(content),
+        mixing=mixing_words(content),
+        config=yaml.safe_dump(content["provenance"]["config"], sort_keys=False, allow_unicode=True),
+    )
+    write_text(html, path)
+    return path
+
+
+def headline(content: Content) -> str:
+    """The analysis in two sentences."""
+    alpha, c = content["agreement"]["alpha"]["value"], content["steps"]["c"]["value"]
+    best = content["draft_lengths"]["best"]
+    formula = _point(content, best["formula"])["predicted_speedup"]["formula"]
+    measured = _point(content, best["measured"])["latency"]["decode_only"]["speedup"]["value"]
+    return (
+        f"A drafted token stands with probability {alpha:.2f}, and a step of the small model costs {c:.2f} steps of "
+        "the large one. By Leviathan's formula lossless decoding would be fastest with drafts of "
+        f"{best['formula']}, {formula:.2f} times as fast as the large model alone; measured, drafts of "
+        f"{best['measured']} are fastest, {measured:.2f} times."
+    )
+
+
+def verdict(content: Content) -> str:
+    """Where prediction and measurement part, at the draft length that the formula thinks best."""
+    point = _point(content, content["draft_lengths"]["best"]["formula"])
+    ways, measured = point["predicted_speedup"], point["latency"]["decode_only"]["speedup"]
+    inside = measured["low"] <= ways["formula"] <= measured["high"]
+    agrees = "agrees with the measurement" if inside else "is not what was measured"
+    return (
+        f"At a draft length of {point['draft_length']} the formula's {ways['formula']:.2f} {agrees}, "
+        f"{measured['value']:.2f} ({measured['low']:.2f} to {measured['high']:.2f}). Step by step: "
+        f"{ways['positions']:.2f} with the steps that these texts really take, {ways['widths']:.2f} with wider large "
+        f"steps at their cost, {ways['loop']:.2f} with what the loop adds to every step."
+    )
+
+
+def mixing_words(content: Content) -> str:
+    """How many large tokens the oracle needs."""
+    share = tables.enough_share(content)
+    if share is None:
+        return "At none of these thresholds does the oracle reach the large model's quality."
+    return f"The oracle reaches the large model's quality with {percent(share)} of the tokens from the large model."
+
+
+def _point(content: Content, draft_length: int) -> dict[str, Any]:
+    return next(point for point in content["draft_lengths"]["points"] if point["draft_length"] == draft_length)
+
+
+def _cells(table: Table) -> dict[str, Any]:
+    rows = [
+        {"cells": [column.read(entry) for column in table.columns], "is_shown": index in table.marked}
+        for index, entry in enumerate(table.entries)
+    ]
+    return {"columns": table.columns, "rows": rows}

@@ -1,0 +1,74 @@
+"""An analysis on disk: one JSON file, which results/README.md documents, and its report beside it.
+
+Knows names, files and their schema; the numbers come from ``run``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines.cli import UserError
+from pipelines.evaluation.results import OtherKindError, joined_name
+from pipelines.files import write_json
+
+SCHEMA = 1
+KIND = "analysis"
+SECTIONS = (
+    "name",
+    "task",
+    "models",
+    "policy",
+    "decoding",
+    "run",
+    "agreement",
+    "steps",
+    "alone_ms_per_token",
+    "draft_lengths",
+    "baselines",
+    "systems",
+    "provenance",
+)
+
+
+def file_name(models: Mapping[str, str], extras: Mapping[str, Any]) -> str:
+    """The name of a result, without suffix: ``analyze-{large}-{small}`` and what the user has set beyond the models.
+
+    Args:
+        models: names of the models, large first.
+        extras: further settings that differ from their defaults, by name.
+    """
+    return joined_name(["analyze", *models.values(), *(f"{name}{value}" for name, value in extras.items())])
+
+
+def write(content: dict[str, Any], folder: Path) -> Path:
+    """Write ``folder/{name}.json`` and return its path. Raises ValueError where a section is missing."""
+    missing = [section for section in SECTIONS if section not in content]
+    if missing:
+        raise ValueError(f"an analysis lacks {', '.join(missing)}")
+    path = folder / f"{content['name']}.json"
+    write_json({"schema": SCHEMA, "kind": KIND, **content}, path)
+    return path
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read one analysis.
+
+    Raises:
+        OtherKindError: JSON of another kind or schema.
+        UserError: not there, not JSON, or not whole.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a result that analyze wrote") from error
+    except ValueError as error:
+        raise UserError(f"{path}: is not JSON ({error}); give a result that analyze wrote") from error
+    if not isinstance(content, dict) or (content.get("schema"), content.get("kind")) != (SCHEMA, KIND):
+        raise OtherKindError(f"{path}: is not an analysis of schema {SCHEMA}; analyze again to get one")
+    missing = [section for section in SECTIONS if section not in content]
+    if missing:
+        raise UserError(f"{path}: has no {', '.join(missing)}; analyze again, or remove the file")
+    return content

@@ -1,0 +1,187 @@
+"""One analysis: outputs, positions, step costs, systems and times, put together from what is kept of each.
+
+Knows a loaded pair, a task's rows and policies; knows nothing about Hydra, tables or reports.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from datasets import Dataset
+
+import bild
+from bild.policies.base import Policy
+from pipelines.analysis.agreement import agreement
+from pipelines.analysis.costs import SOURCES, step_costs
+from pipelines.analysis.lossless import Costs, by_draft_length
+from pipelines.analysis.positions import FORMAT, Positions, score
+from pipelines.analysis.settings import LOSSLESS, MIXING, AnalysisSettings, System
+from pipelines.data.task import Task
+from pipelines.decoding import scoring
+from pipelines.decoding.decode import Decoder, Decoding, decode_rows, in_chunks, source_ids
+from pipelines.decoding.pair import Pair, pair_key
+from pipelines.decoding.rows import DecodedRow
+from pipelines.decoding.store import ChunkStore
+from pipelines.evaluation import latency, measures, provenance, results
+from pipelines.evaluation.run import BASELINES, LABELS, Settings, quality_entry
+from pipelines.evaluation.timings import Timing, TimingLog
+from pipelines.files import write_json
+from pipelines.models.fingerprint import key
+
+SCORING = 1  # raised whenever ``positions`` computes something else
+
+
+@dataclass(frozen=True)
+class Analyzed:
+    """The numbers of an analysis."""
+
+    content: dict[str, Any]
+    timing_log: TimingLog
+    """what lets a killed run continue; to be removed once the result is safe"""
+
+
+class Analysis:
+    """A pair on the rows of a split, and what has been made of them so far."""
+
+    def __init__(self, pair: Pair, task: Task, dataset: Dataset, decoding: Decoding, settings: Settings) -> None:
+        self._pair = pair
+        self._task = task
+        self._settings = settings
+        self._references = list(dataset["target"])
+        self._inputs = source_ids(dataset["source"], pair.tokenizer, task)
+        self._timed = latency.chosen_rows(len(self._inputs), settings.latency_limit)
+        self._decoder = Decoder(pair.large, pair.small, pair.tokenizer, decoding)
+
+    def run(self, systems: Sequence[System], asked: AnalysisSettings) -> Analyzed:
+        """Do what is not done yet, and put the numbers together."""
+        policies = {**BASELINES, **{system.name: system.policy for system in systems}}
+        log = TimingLog(self._settings.cache / "timing" / self._log_key(policies))
+        with log.held():
+            _say("each model alone")
+            decoded = {name: self._decode(policy, LABELS[name]) for name, policy in BASELINES.items()}
+            _say("both models on every position of what the large one writes")
+            positions = self._positions(decoded["large"])
+            _say(f"{len(systems)} systems")
+            for system in systems:
+                # Lossless texts are the large model's, and only needed to be counted.
+                rows = self._timed if system.series == LOSSLESS else None
+                decoded[system.name] = self._decode(system.policy, system.name, rows)
+            _say("step costs")
+            steps = self._steps(decoded["large"], asked.draft_length + 1, log)
+            timed = {system.name: system.policy for system in systems if system.series != MIXING}
+            _say(f"time, one by one, of {len(timed) + len(BASELINES)} systems")
+            timings = latency.measure(self._decoder, {**BASELINES, **timed}, self._inputs, self._timed, log)
+        by_method = {
+            name: sorted((one for one in timings if one.method == name), key=lambda one: one.row) for name in policies
+        }
+        seed = self._decoder.decoding.seed
+        entries = self._entries(policies, decoded, by_method)
+        lossless = {int(one.setting): entries[one.name] for one in systems if one.series == LOSSLESS}
+        content = {
+            "models": {role: asdict(model) for role, model in self._pair.described.items()},
+            "decoding": asdict(self._decoder.decoding),
+            "run": {
+                "device": self._decoder.device.type,
+                "batch_size": self._settings.batch_size,
+                "timed_examples": len(self._timed),
+                "timing_processes": len({timing.process for timing in timings}),
+            },
+            "agreement": agreement(positions, asked.bins, seed),
+            "steps": steps,
+            "alone_ms_per_token": (alone := _alone(by_method, decoded)),
+            "draft_lengths": by_draft_length(
+                [positions[row] for row in self._timed],
+                sorted(lossless),
+                self._decoder.decoding.max_new_tokens,
+                Costs.of(steps, alone),
+                lossless,
+            ),
+            "baselines": {name: entries[name] for name in BASELINES},
+            "systems": [
+                {
+                    "series": one.series,
+                    "setting": one.setting,
+                    "policy": results.policy_fields(one.policy),
+                    **entries[one.name],
+                }
+                for one in systems
+                if one.series != LOSSLESS
+            ],
+        }
+        return Analyzed(content, log)
+
+    def _log_key(self, policies: Mapping[str, Policy]) -> str:
+        """Times of another machine, or of another number of threads, do not belong beside these."""
+        return key({name: self._key(policy) for name, policy in policies.items()}, self._timed, provenance.machine())
+
+    def _key(self, policy: Policy) -> str:
+        return pair_key(self._pair, policy, self._inputs, self._decoder.decoding, self._settings.batch_size)
+
+    def _decode(self, policy: Policy, label: str, rows: Sequence[int] | None = None) -> dict[int, DecodedRow]:
+        """What a policy writes for these rows of the split (None = all of them), by row."""
+        whole = self._key(policy)
+        store = ChunkStore(self._settings.cache / "decoded" / (whole if rows is None else key(whole, rows)))
+        found = decode_rows(self._decoder, policy, self._inputs, self._settings.batch_size, store, label, rows)
+        return dict(zip(range(len(self._inputs)) if rows is None else rows, found, strict=True))
+
+    def _positions(self, large: Mapping[int, DecodedRow]) -> list[Positions]:
+        def answer(rows: Sequence[int]) -> list[Positions]:
+            return score(
+                self._pair, self._decoder, [self._inputs[row] for row in rows], [large[row].tokens for row in rows]
+            )
+
+        alone = [self._key(policy) for policy in BASELINES.values()]
+        store = ChunkStore(self._settings.cache / "positions" / key(alone, SCORING), FORMAT)
+        rows = range(len(self._inputs))
+        return in_chunks(rows, self._inputs, answer, self._settings.batch_size, store, "positions")
+
+    def _steps(self, large: Mapping[int, DecodedRow], widest: int, log: TimingLog) -> dict[str, Any]:
+        """Measured once in a run, however often that is killed."""
+        file = log.folder / "steps.json"
+        if not file.exists():
+            rows = [self._timed[place] for place in latency.chosen_rows(len(self._timed), SOURCES)]
+            inputs, outputs = [self._inputs[row] for row in rows], [large[row].tokens for row in rows]
+            write_json(step_costs(self._pair, self._decoder, inputs, outputs, widest), file)
+        return json.loads(file.read_text(encoding="utf-8"))
+
+    def _entries(
+        self,
+        policies: Mapping[str, Policy],
+        decoded: Mapping[str, Mapping[int, DecodedRow]],
+        timings: Mapping[str, list[Timing]],
+    ) -> dict[str, dict[str, Any]]:
+        """By name: what evaluate says of a method, as far as it was measured."""
+        metric, seed = self._task.metric, self._decoder.decoding.seed
+        large = scoring.row_statistics(metric, [row.text for row in decoded["large"].values()], self._references)
+        entries = {}
+        for name, policy in policies.items():
+            rows = list(decoded[name].values())
+            beside = [decoded["large"][row] for row in decoded[name]]
+            entry = {
+                "label": LABELS[name] if name in LABELS else results.policy_label(policy),
+                "counts": measures.counts(rows),
+                "rates": measures.rates(rows, beside, self._pair.eos),
+            }
+            if not isinstance(policy, bild.Speculative):  # whose texts are the large model's
+                statistics = scoring.row_statistics(metric, [row.text for row in rows], self._references)
+                entry["quality"] = quality_entry(metric, statistics, large, seed)
+            if timings[name]:
+                entry["latency"] = measures.latency(timings[name], decoded[name], timings["large"], seed)
+            entries[name] = entry
+        return entries
+
+
+def _alone(timings: Mapping[str, list[Timing]], decoded: Mapping[str, Mapping[int, DecodedRow]]) -> dict[str, float]:
+    """Milliseconds per step of each model alone, encoders left out."""
+    found = {}
+    for role in BASELINES:
+        counts = measures.counts([decoded[role][timing.row] for timing in timings[role]])
+        found[role] = float(measures.decode_only(timings[role]).sum()) / counts[f"{role}_steps"]
+    return found
+
+
+def _say(stage: str) -> None:
+    print(f"       {stage}", flush=True)

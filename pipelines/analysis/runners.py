@@ -1,0 +1,42 @@
+"""The runners of both models, prefilled with some sources, as the round loop would use them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import bild
+from bild.api import Call, begin, resolve
+from bild.engine.runner import Runner
+from pipelines.cli import UserError
+from pipelines.decoding.decode import Decoder
+from pipelines.decoding.pair import Pair
+
+
+def open_runners(
+    pair: Pair, decoder: Decoder, inputs: Sequence[list[int]], max_new_tokens: int
+) -> tuple[Call, dict[str, Runner]]:
+    """The call (prompt, sampler, logits processors) and the runners "large" and "small", in this order, of B sources.
+
+    Raises:
+        UserError: what the decoder finds wrong with models or input.
+    """
+    ids, mask = decoder.pad(inputs)
+    options = decoder.decoding
+    try:
+        call = resolve(
+            pair.large,
+            pair.small,
+            ids,
+            attention_mask=mask,
+            policy=bild.BigLittle(),
+            max_new_tokens=max_new_tokens,
+            do_sample=options.do_sample,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            engine=options.engine,
+        )
+        _, runners = begin(call)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return call, runners
