@@ -107,6 +107,7 @@ def test_rows_of_the_paper(name: str) -> None:
     assert small.path.endswith("-bild-aligned") == (kind == "aligned")
     assert 0.1 <= policy.fallback <= 0.9
     assert 1 <= policy.rollback <= 10
+    assert composed("analyze", f"experiment={name}").task == config.task
 
 
 def test_the_paper_s_recipe_is_the_default() -> None:

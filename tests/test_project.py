@@ -33,6 +33,7 @@ LAYERS = {
     "evaluation": {"cli", "files", "data", "models", "decoding"},
     "comparison": {"cli", "files", "data", "models", "decoding", "evaluation"},
     "calibration": {"cli", "files", "data", "models", "decoding", "evaluation"},
+    "analysis": {"cli", "files", "data", "models", "decoding", "evaluation"},
     "alignment": {"cli", "files", "data", "models", "decoding", "training", "evaluation"},
 }
 

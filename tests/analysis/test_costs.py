@@ -1,0 +1,54 @@
+"""Steps take turns and are taken back; ratios are between steps of one turn."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.analysis import costs
+from pipelines.decoding.decode import Decoder, Decoding
+
+PROBES = [("small", 1), ("large", 1), ("large", 2)]
+
+
+def test_probes_take_turns_and_the_first_round_warms(monkeypatch):
+    clock, taken = [0.0], []
+
+    def step(probe):
+        taken.append(probe)
+        # The first round is slow, as anything is that is done for the first time.
+        clock[0] += (9 if len(taken) <= 3 else 1) * {"small": 0.001, "large": 0.010}[probe[0]] * probe[1]
+
+    monkeypatch.setattr(costs, "now", lambda device: clock[0])
+    times = costs._take_turns(PROBES, step, None)
+    assert taken[:3] == PROBES
+    assert taken[3:6] == [*PROBES[1:], PROBES[0]]
+    assert all(len(one) == costs.REPEATS for one in times.values())
+    assert times["small", 1] == pytest.approx([1.0] * costs.REPEATS)
+    assert times["large", 2] == pytest.approx([20.0] * costs.REPEATS)
+
+
+def test_ratios_are_of_one_turn():
+    """A machine that slows down in the middle changes milliseconds, not ratios."""
+    slow = [1, 1, 7, 7, 7]
+    found = {
+        ("small", 1): [2.0 * factor for factor in slow],
+        ("large", 1): [10.0 * factor for factor in slow],
+        ("large", 2): [15.0 * factor for factor in reversed(slow)],
+    }
+    figures = costs._figures(found, seed=0)
+    assert figures["turns"] == 5
+    assert figures["c"] == pytest.approx({"value": 0.2, "low": 0.2, "high": 0.2})
+    assert figures["small_ms"] == 14
+    one, two = figures["large"]
+    assert (one["width"], one["ms"], one["over_one"]["value"]) == (1, 70, 1)
+    assert (two["width"], two["ms"], two["over_one"]["value"]) == (2, 105, 1.5)
+
+
+@pytest.mark.parametrize("engine", ["static", "hf"])
+def test_steps_of_a_pair_are_taken_back(pair, tokenizer, engine, monkeypatch):
+    monkeypatch.setattr(costs, "REPEATS", 2)
+    decoder = Decoder(pair.large, pair.small, tokenizer, Decoding(max_new_tokens=3, engine=engine))
+    figures = costs.step_costs(pair, decoder, [[5, 6, 1], [7, 1]], [[5, 6, 7, 8], [9]], widest=6)
+    assert figures["turns"] == 4
+    assert [entry["width"] for entry in figures["large"]] == [1, 2, 3, 4, 5, 6]
+    assert all(entry["ms"] > 0 for entry in figures["large"])
