@@ -19,6 +19,7 @@ TOLD_OTHERWISE = ("large", "small", "task", "task.name", "bild", "out", "device"
 def main(config: DictConfig) -> None:
     """Run, print the tables, write result and report."""
     # Heavy, and not needed to say that a key is misspelt.
+    from bild.sources.base import DraftSource
     from pipelines.analysis import report, result, tables
     from pipelines.analysis.run import Analysis
     from pipelines.analysis.settings import systems
@@ -36,7 +37,9 @@ def main(config: DictConfig) -> None:
     dataset = task.load(config.split, config.limit)
     if len(dataset) == 0:
         raise UserError(f"task={task.name}: the split {config.split!r} has no rows; choose another split")
-    pair = load_pair(config, task.name)
+    pair = load_pair(config, task)
+    if isinstance(pair.small, DraftSource):
+        raise UserError(f"small={pair.described['small'].name}: an analysis compares two models; choose a small model")
     print(f"task   {task.name}, {config.split} split, {counted(len(dataset), 'example')}")
     for role, model in pair.described.items():
         print(f"{role}  {model.note}")

@@ -189,6 +189,11 @@ def test_ablations_are_of_big_little(quick):
         analyzed(*(word for word in quick if not word.startswith("bild.")), "bild=large_only")
 
 
+def test_an_analysis_is_of_two_models(quick):
+    with pytest.raises(UserError, match="small=prompt_lookup: an analysis compares two models"):
+        analyzed(*(word for word in quick if not word.startswith("small.")), "small=prompt_lookup")
+
+
 def test_a_result_is_whole_and_of_its_kind(tmp_path):
     content = {key: {} for key in result.SECTIONS} | {"name": "analyze-a-b"}
     path = result.write(content, tmp_path)

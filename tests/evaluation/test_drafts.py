@@ -48,7 +48,7 @@ def test_a_source_is_compared_with_the_large_model_alone(without_small, small, t
     html = path.with_suffix(".html").read_text()
     assert "<dt>small alone</dt>" not in html
     assert html.count("<dt>large alone</dt>") == 2
-    assert "so there is no small alone" in dict(report._facts(result))["small"]
+    assert "so there is no small alone" in dict(report.common_facts(result.content))["small"]
 
 
 def test_lines_are_decoded_with_a_source(without_small, tmp_path, capsys):

@@ -247,11 +247,12 @@ def test_nothing_is_accepted_where_nobody_checks(sweep):
 
 def test_an_interrupted_measurement_is_told(sweep, tmp_path):
     one = variant(sweep[0], 1.0, 1.0)
-    assert dict(report._facts(one))["timed"] == "4 examples, one at a time, float32 on cpu"
+    assert dict(report.common_facts(one.content))["timed"] == "4 examples, one at a time, float32 on cpu"
     one.content["run"]["timing_processes"] = 2
-    assert dict(report._facts(one))["timed"].endswith("by 2 processes, one after the other: it was interrupted")
+    told = dict(report.common_facts(one.content))["timed"]
+    assert told.endswith("by 2 processes, one after the other: it was interrupted")
     del one.content["run"]["timing_processes"]
-    assert "processes" not in dict(report._facts(one))["timed"], "older results do not tell"
+    assert "processes" not in dict(report.common_facts(one.content))["timed"], "older results do not tell"
 
 
 def test_numbers_for_people():
