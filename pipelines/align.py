@@ -14,7 +14,7 @@ from pipelines.cli import entry
 
 def main(config: DictConfig) -> None:
     # Heavy, and not needed to say that a key is misspelt.
-    from pipelines.alignment.parts import assemble, refuse_other_training
+    from pipelines.alignment.parts import assemble, method_identity, objective, refuse_other_training
     from pipelines.alignment.report import described
     from pipelines.alignment.result import conclude, result_file
     from pipelines.alignment.run import greedy, training_rows
@@ -27,11 +27,12 @@ def main(config: DictConfig) -> None:
     file = result_file(config, parts)
     task, settings, start, teacher = parts.task, parts.settings, parts.start, parts.teacher
     with held(Path(config.out)):
-        refuse_other_training(Path(config.out), parts)
+        refuse_other_training(Path(config.out), config, parts)
         outputs = teacher.answer(task, config.split, parts.pairs, settings, config.seed)
         say(described(outputs.summary, settings.max_new_tokens(task.target_length)))
         held_out = teacher.answer(task, "validation", parts.held_out, greedy(settings), config.seed)
-        teacher.large.model.to("cpu")  # until the comparison its memory is the small model's
+        if not settings.distills:
+            teacher.large.model.to("cpu")  # until the comparison its memory is the small model's
         say(f"\ntraining {parts.models.small.name} on them; it is validated against the large model's outputs, too")
         summary = train(
             model=start.model,
@@ -41,7 +42,8 @@ def main(config: DictConfig) -> None:
             task=task,
             settings=parts.training,
             out=config.out,
-            identity=task_identity(task, outputs.rows, held_out.rows),
+            identity={**method_identity(config, parts), **task_identity(task, outputs.rows, held_out.rows)},
+            objective=objective(config, parts),
             notes={"align.yaml": OmegaConf.to_yaml(config, resolve=True)},
         )
         leave(summary)

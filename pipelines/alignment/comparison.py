@@ -21,6 +21,10 @@ from pipelines.decoding.rows import DecodedRow
 from pipelines.decoding.scoring import HEADLINE, Interval, aggregate, paired_bootstrap, row_statistics
 
 
+# Writes what the large model alone would write, from full drafts: what is left is how alike the two models are.
+LOSSLESS = bild.BigLittle(fallback=0.0, rollback=0.0, verify_eos=True, draft_length=5)
+
+
 @dataclass(frozen=True)
 class Examples:
     """The rows of the comparison, N of them."""
@@ -42,10 +46,14 @@ class Measured:
 
     counts: np.ndarray
     """(N, 4) of decoding with the policy: accepted, drafted, tokens, large steps"""
+    lossless: np.ndarray
+    """(N, 2) of decoding with ``LOSSLESS``: tokens, large steps"""
     likeness: np.ndarray
     """(N, 3) as ``overlap`` returns it"""
     quality: np.ndarray
     """(N, k) statistics of the texts that the small model writes alone, as ``row_statistics`` returns them"""
+    policy_quality: np.ndarray
+    """(N, k) the same of the texts written with the policy"""
 
 
 @dataclass(frozen=True)
@@ -88,12 +96,15 @@ class Comparison:
         examples = self._examples
         with_policy = self._decode(small, self._policy, f"{label}: with the policy")
         alone = self._decode(small, bild.SmallOnly(), f"{label}: small alone")
+        lossless = self._decode(small, LOSSLESS, f"{label}: lossless")
         pad = Decoder(self._large, small, self._tokenizer, self._decoding).pad
         stats = [row.stats for row in with_policy]
         return Measured(
             counts=np.array([[s.accepted, s.drafted, s.tokens, s.large_steps] for s in stats], dtype=np.float64),
+            lossless=np.array([[row.stats.tokens, row.stats.large_steps] for row in lossless], dtype=np.float64),
             likeness=overlap(self._large, small, examples.inputs, examples.large_tokens, pad, self._batch_size, label),
             quality=self._statistics([row.text for row in alone]),
+            policy_quality=self._statistics([row.text for row in with_policy]),
         )
 
     def _decode(self, small: PreTrainedModel, policy: Policy, label: str) -> list[DecodedRow]:
@@ -105,7 +116,7 @@ class Comparison:
 
 
 def figures(before: Measured, after: Measured, metric: str, seed: int) -> dict[str, Figure]:
-    """The five figures of an alignment by name; ``seed`` makes the intervals repeatable."""
+    """The figures of an alignment by name; ``seed`` makes the intervals repeatable."""
 
     def figure(label: str, part: str, value: Callable[[np.ndarray], float]) -> Figure:
         old, new = getattr(before, part), getattr(after, part)
@@ -115,9 +126,15 @@ def figures(before: Measured, after: Measured, metric: str, seed: int) -> dict[s
     return {
         "acceptance": figure("acceptance (accepted / drafted)", "counts", _ratio(0, 1)),
         "mean_accepted_length": figure("mean accepted length (tokens / large step)", "counts", _ratio(2, 3)),
+        "block_efficiency": figure(
+            f"block efficiency (lossless, drafts of {LOSSLESS.draft_length})", "lossless", _ratio(0, 1)
+        ),
         "overlap": figure("alpha (mean of sum min(p, q))", "likeness", _ratio(0, 2)),
         "agreement": figure("same greedy choice as the large model", "likeness", _ratio(1, 2)),
         "quality": figure(f"small alone, {HEADLINE[metric]}", "quality", lambda rows: _score(metric, rows)),
+        "policy_quality": figure(
+            f"with the policy, {HEADLINE[metric]}", "policy_quality", lambda rows: _score(metric, rows)
+        ),
     }
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 from omegaconf import DictConfig
 
 from bild.policies.base import Policy
+from pipelines.alignment.distill import Distillation
 from pipelines.alignment.models import Models
 from pipelines.alignment.outputs import Processes
 from pipelines.alignment.run import Teacher
@@ -20,9 +22,11 @@ from pipelines.cli import UserError, check_whole, counted
 from pipelines.data.task import Task
 from pipelines.decoding.config import check_seed_and_engine, instantiated
 from pipelines.decoding.pair import chosen_device, chosen_dtype
+from pipelines.models.fingerprint import model_hash
 from pipelines.models.loading import LoadedModel, Model
 from pipelines.training import checkpoints
 from pipelines.training.identity import start_identity
+from pipelines.training.loss import Objective
 from pipelines.training.processes import say
 from pipelines.training.settings import TrainSettings
 
@@ -63,6 +67,11 @@ def assemble(config: DictConfig) -> Parts:
     task, settings, training, policy, large = (instantiated(config, name) for name in names)
     if not (policy.uses_large and policy.uses_small):
         raise UserError("bild: alignment is measured with a policy that uses both models; choose bild=big_little")
+    if settings.distills and training.label_smoothing > 0:
+        raise UserError(
+            f"train.label_smoothing={training.label_smoothing} with align.method=distill: the large model's "
+            "distributions are not smoothed; set it to 0 or choose align.method=sequence"
+        )
     if small.aligned is True:
         raise UserError("small.aligned=true: alignment starts before that; choose align.init=finetuned or pretrained")
     pairs = task.load(config.split, config.limit)
@@ -95,7 +104,37 @@ def assemble(config: DictConfig) -> Parts:
     )
 
 
-def refuse_other_training(out: Path, parts: Parts) -> None:
+def objective(config: DictConfig, parts: Parts) -> Objective | None:
+    """What the training minimizes; None = cross-entropy."""
+    settings, start = parts.settings, parts.start
+    if not settings.distills:
+        return None
+    return Distillation(
+        parts.teacher.large.model,
+        start.model,
+        start.tokenizer,
+        settings.chosen_divergence(),
+        student_fraction=settings.student_fraction,
+        max_new_tokens=settings.max_new_tokens(parts.task.target_length),
+        engine=config.engine,
+        seed=config.seed,
+    )
+
+
+def method_identity(config: DictConfig, parts: Parts) -> dict[str, Any]:
+    """What decides the weights beside data, start and training settings, under the names that the user gives it."""
+    settings = parts.settings
+    keys = {f"align.{name}": value for name, value in settings.method_fields().items()}
+    if settings.distills:
+        large = parts.teacher.large.model
+        keys |= {"large": model_hash(large), "dtype": str(large.dtype).removeprefix("torch.")}
+        if settings.student_fraction > 0:
+            longest = settings.max_new_tokens(parts.task.target_length)
+            keys |= {"align.generation_max_length": longest, "engine": config.engine}
+    return keys
+
+
+def refuse_other_training(out: Path, config: DictConfig, parts: Parts) -> None:
     """Say now, not after hours of generation, that ``out`` holds a training that this one cannot go on with.
 
     The trainer itself compares everything, once it knows the outputs.
@@ -103,6 +142,7 @@ def refuse_other_training(out: Path, parts: Parts) -> None:
     known = {
         "training rows": len(parts.pairs) * parts.settings.samples,
         "validation rows": len(parts.held_out),
+        **method_identity(config, parts),
         **start_identity(parts.start.model, parts.start.tokenizer),
         **parts.training.identity(),
     }

@@ -16,6 +16,8 @@ from pipelines.cli import counted
 # Acceptance alone can stand still while drafts get longer: a surer small model drafts further.
 VERDICTS = {"overlap": "alpha", "acceptance": "acceptance", "mean_accepted_length": "mean accepted length"}
 
+POINTS = ("quality", "policy_quality")  # scores out of a hundred
+
 
 def described(summary: dict[str, int], longest: int) -> str:
     """One line on outputs of the large model; ``longest`` is the most tokens that one may have."""
@@ -35,7 +37,7 @@ def table(figures: dict[str, Figure]) -> Table:
     for heading in ("before", "after", "change", "95 % interval"):
         result.add_column(heading, justify="right", no_wrap=True)
     for name, figure in figures.items():
-        digits = 2 if name == "quality" else 3  # points of a hundred; ratios
+        digits = 2 if name in POINTS else 3
         change = figure.difference
         result.add_row(
             figure.label,

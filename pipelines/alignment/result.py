@@ -1,7 +1,7 @@
 """The comparison of an alignment: made, shown, and written as JSON beside the weights and among the results.
 
 Sections of the JSON: ``name``; ``task``; ``models`` (large, before, after); ``policy``; ``outputs`` of the large model
-(folder, summary, identity); ``training`` (steps, best validation score, which is against such outputs); ``report``
+(folder, summary, identity); ``method`` (its name, and of distill its settings); ``training`` (steps, best validation score, which is against such outputs); ``report``
 (split, examples, the large model's own score); ``figures`` (name -> label, before, after, difference with value, low
 and high; null where there was nothing to divide by); ``provenance``.
 """
@@ -36,7 +36,7 @@ def result_file(config: DictConfig, parts: Parts) -> Path:
     """Where the result goes; makes the folder, so that a path that cannot be written is known before the work."""
     folder = Path(config.results) / parts.task.name
     folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"align-{parts.models.large.name}-{parts.models.small.name}.json"
+    return folder / f"align-{parts.settings.method_label()}-{parts.models.large.name}-{parts.models.small.name}.json"
 
 
 def conclude(
@@ -65,6 +65,7 @@ def conclude(
         "models": {role: asdict(describe(one.model, one.path, one.note)) for role, one in loaded.items()},
         "policy": policy_fields(parts.policy),
         "outputs": {"folder": parts.settings.outputs, "summary": outputs.summary, "identity": outputs.identity},
+        "method": parts.settings.method_fields(),
         "training": {name: value for name, value in asdict(summary).items() if name in TRAINING},
         "report": {"split": "validation", "examples": len(rows.references), "large_quality": large_score},
         "figures": {name: as_json(figure) for name, figure in figures.items()},

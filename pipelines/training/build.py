@@ -25,7 +25,7 @@ from pipelines.data.task import Task
 from pipelines.training.batches import MicroBatches, Updates
 from pipelines.training.exits import loss_of
 from pipelines.training.interrupt import Interrupt
-from pipelines.training.loss import IGNORED
+from pipelines.training.loss import IGNORED, Objective
 from pipelines.training.patience import Patience
 from pipelines.training.progress import Progress
 from pipelines.training.settings import TrainSettings
@@ -45,6 +45,7 @@ def build_trainer(
     *,
     task: Task,
     settings: TrainSettings,
+    objective: Objective | None,
     out: Path,
     identity: dict[str, Any],
     notes: Mapping[str, str],
@@ -74,7 +75,7 @@ def build_trainer(
         eval_dataset=validation_dataset,
         processing_class=tokenizer,
         data_collator=DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=IGNORED),
-        compute_loss_func=loss_of(model, settings.exits, settings.label_smoothing),
+        objective=loss_of(model, settings.exits, settings.label_smoothing) if objective is None else objective,
         optimizer=adafactor(settings),
         callbacks=[Patience(validation.headline, settings.patience)],
         batches=micro_batches(train_dataset, settings, arguments.process_index, arguments.world_size),

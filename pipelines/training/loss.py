@@ -1,4 +1,4 @@
-"""The training loss: cross-entropy per target token over the whole update, however it is cut up.
+"""What a training minimizes: the interface of an objective, and cross-entropy per target token as the usual one.
 
 Knows logits and labels; knows nothing about models or the trainer.
 """
@@ -15,7 +15,27 @@ from torch import Tensor
 IGNORED = -100  # label of padding
 
 
-class TokenLoss:
+class Objective:
+    """A loss for the trainer. Parts of an update (accumulated batches, processes) must add up to the whole."""
+
+    def prepare(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        """The batch that is trained on, given one of the data and the updates done so far. Its labels are counted."""
+        return batch
+
+    def listening(self) -> AbstractContextManager[None]:
+        """Around a pass of the model whose loss is wanted, for losses that need more of it than its outputs."""
+        return nullcontext()
+
+    def target(self, batch: dict[str, Tensor]) -> Any:
+        """What the model's outputs for a prepared batch are compared with, on the batch's device."""
+        return batch["labels"]
+
+    def __call__(self, outputs: Any, target: Any, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        """Loss of one part; ``num_items_in_batch`` counts the labels of the whole update, over all parts."""
+        raise NotImplementedError
+
+
+class TokenLoss(Objective):
     """Sum of cross-entropies over this part of an update, divided by the target tokens of the whole update.
 
     The parts of an update (accumulated batches, processes) then add up to the same loss and gradient as one large
@@ -25,10 +45,6 @@ class TokenLoss:
 
     def __init__(self, label_smoothing: float) -> None:
         self.label_smoothing = label_smoothing
-
-    def listening(self) -> AbstractContextManager[None]:
-        """Around a pass of the model whose loss is wanted, for losses that need more of it than its outputs."""
-        return nullcontext()
 
     def __call__(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """Loss of one part.

@@ -25,6 +25,7 @@ from pipelines.training.card import model_card
 from pipelines.training.final import write_final
 from pipelines.training.identity import start_identity
 from pipelines.training.interrupt import Interrupt, InterruptError
+from pipelines.training.loss import Objective, TokenLoss
 from pipelines.training.patience import out_of_patience
 from pipelines.training.settings import TrainSettings
 from pipelines.training.trainer import Trainer
@@ -68,6 +69,7 @@ def train(
     settings: TrainSettings,
     out: str | Path,
     identity: Mapping[str, Any],
+    objective: Objective | None = None,
     references: Sequence[str] | None = None,
     notes: Mapping[str, str] | None = None,
 ) -> TrainSummary:
@@ -78,6 +80,7 @@ def train(
         train_dataset, validation_dataset: encoded, see ``pipelines.data.encode``.
         out: folder of the run; the finished model lies in it, checkpoints in ``checkpoint-{step}`` inside.
         identity: what decides the weights beside ``settings``: JSON-like values by the names the user gives them.
+        objective: what is minimized; None = cross-entropy with ``settings.label_smoothing``.
         references: validation targets as text; None = ``validation_dataset``'s labels read back.
         notes: text files to keep beside the weights, by name.
 
@@ -101,6 +104,7 @@ def train(
             references,
             task=task,
             settings=settings,
+            objective=TokenLoss(settings.label_smoothing) if objective is None else objective,
             out=out,
             identity=identity,
             notes=notes,

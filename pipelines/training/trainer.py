@@ -27,6 +27,7 @@ from pipelines.models import manifest
 from pipelines.training import checkpoints
 from pipelines.training.batches import MicroBatches
 from pipelines.training.interrupt import Interrupt, InterruptError
+from pipelines.training.loss import Objective
 from pipelines.training.progress import Progress
 from pipelines.training.weights import drafting, load_weights, save_model
 
@@ -34,9 +35,8 @@ from pipelines.training.weights import drafting, load_weights, save_model
 class Trainer(Seq2SeqTrainer):
     """Trains on given batches, evaluates with a given function, writes checkpoints that are whole or do not count.
 
-    ``compute_loss_func`` is a ``TokenLoss``.
-
     Args:
+        objective: what is minimized.
         optimizer: its class and arguments.
         batches: what this process computes, in order.
         validate: returns metrics named ``eval_*``; called on all processes.
@@ -50,6 +50,7 @@ class Trainer(Seq2SeqTrainer):
     def __init__(
         self,
         *,
+        objective: Objective,
         optimizer: tuple[type[torch.optim.Optimizer], dict[str, Any]],
         batches: MicroBatches,
         validate: Callable[[], dict[str, float]],
@@ -60,7 +61,8 @@ class Trainer(Seq2SeqTrainer):
         progress: Progress,
         **arguments: Any,
     ) -> None:
-        super().__init__(**arguments)
+        super().__init__(compute_loss_func=objective, **arguments)
+        self._objective = objective
         self.optimizer_cls_and_kwargs = optimizer  # Seq2SeqTrainer does not pass this argument of Trainer's on
         self._batches = batches
         self._validate = validate
@@ -91,9 +93,20 @@ class Trainer(Seq2SeqTrainer):
             generator=torch.Generator(),  # its own, so that making an iterator draws nothing from the global one
         )
 
-    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        with self.compute_loss_func.listening():
-            return super().compute_loss(*args, **kwargs)
+    # ---- loss
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
+        # Before the parent counts the labels of the update.
+        step = self.state.global_step
+        prepared = (self._objective.prepare(batch, step) for batch in epoch_iterator)
+        with self.accelerator.autocast():
+            return super().get_batch_samples(prepared, *args, **kwargs)
+
+    def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        # The parent hands the labels on to the objective as they are.
+        inputs = {**inputs, "labels": self._objective.target(inputs)}
+        with self._objective.listening():
+            return super().compute_loss(model, inputs, *args, **kwargs)
 
     # ---- evaluation
 
