@@ -20,7 +20,6 @@ from pipelines.decoding.decode import Decoder, Decoding, decode_rows
 from pipelines.decoding.rows import DecodedRow
 from pipelines.decoding.scoring import HEADLINE, Interval, aggregate, paired_bootstrap, row_statistics
 
-
 # Writes what the large model alone would write, from full drafts: what is left is how alike the two models are.
 LOSSLESS = bild.BigLittle(fallback=0.0, rollback=0.0, verify_eos=True, draft_length=5)
 

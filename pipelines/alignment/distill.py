@@ -1,4 +1,4 @@
-"""Distillation as a training objective: the large model's distributions at every position, also of the small one's texts.
+"""Distillation as a training objective: the large model's distributions, on its texts or the small one's own.
 
 Knows two models and token ids; knows nothing about files, tasks or the trainer. Source: Agarwal et al., On-Policy
 Distillation (ICLR 2024), Algorithm 1, and Zhou et al., DistillSpec (ICLR 2024).

@@ -1,9 +1,9 @@
 """The comparison of an alignment: made, shown, and written as JSON beside the weights and among the results.
 
 Sections of the JSON: ``name``; ``task``; ``models`` (large, before, after); ``policy``; ``outputs`` of the large model
-(folder, summary, identity); ``method`` (its name, and of distill its settings); ``training`` (steps, best validation score, which is against such outputs); ``report``
-(split, examples, the large model's own score); ``figures`` (name -> label, before, after, difference with value, low
-and high; null where there was nothing to divide by); ``provenance``.
+(folder, summary, identity); ``method`` (its name, and of distill its settings); ``training`` (steps, best validation
+score, which is against such outputs); ``report`` (split, examples, the large model's own score); ``figures`` (name ->
+label, before, after, difference with value, low and high; null where there was nothing to divide by); ``provenance``.
 """
 
 from __future__ import annotations
