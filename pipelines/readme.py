@@ -1,7 +1,7 @@
 """Put the tables of committed results into README.md: ``python -m pipelines.readme``.
 
 A table stands between ``<!-- results: PATH [PATH ...] -->`` and ``<!-- end of results -->``; the paths are JSON files
-of ``pipelines.evaluate``, or one of ``pipelines.align``, ``pipelines.compare`` or ``benchmarks.latency``. The numbers
+of ``pipelines.evaluate`` or ``pipelines.align``, or one of ``pipelines.compare`` or ``benchmarks.latency``. The numbers
 come from these files alone.
 """
 
@@ -37,7 +37,9 @@ def with_tables(text: str) -> str:
     def rewrite(block: re.Match[str]) -> str:
         paths = [Path(path) for path in block["paths"].split()]
         first = json.loads(paths[0].read_text(encoding="utf-8"))
-        if first["kind"] == "alignment":
+        if first["kind"] == "alignment" and len(paths) > 1:
+            table = methods_table([json.loads(path.read_text(encoding="utf-8")) for path in paths])
+        elif first["kind"] == "alignment":
             table = alignment_table(first)
         elif first["kind"] == "comparison":
             table = comparison_table(first)
@@ -90,6 +92,50 @@ def _table(columns: Sequence[Column], entries: Sequence[Any]) -> str:
     rows = [[column.title for column in columns], ["---", *["---:"] * (len(columns) - 1)]]
     rows += [[column.read(entry) for column in columns] for entry in entries]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def methods_table(contents: Sequence[dict[str, Any]]) -> str:
+    """Alignments of one small model side by side, the model before them first, and below it how they were made.
+
+    Raises:
+        ValueError: they did not start from the same models, or were not measured in the same way.
+    """
+    first = contents[0]
+    same = [[c["models"]["large"], c["models"]["before"], c["policy"], c["report"]] for c in contents]
+    if any(one != same[0] for one in same):
+        raise ValueError(f"{first['name']}: not all of these alignments compare the same models in the same way")
+    names = list(first["figures"])
+    rows = [["method", *(first["figures"][name]["label"] for name in names)]]
+    rows += [["---", *["---:"] * len(names)]]
+    rows += [["before", *(_number(first["figures"][name]["before"]) for name in names)]]
+    rows += [[_method(c["method"]), *(_changed(c["figures"][name]) for name in names)] for c in contents]
+    steps = "/".join(sorted({f"{c['training']['steps']:,}" for c in contents}))
+    seeds = "/".join(sorted({str(c["provenance"]["config"]["seed"]) for c in contents}))
+    policy = ", ".join(f"{key} {value}" for key, value in first["policy"].items() if key in ("fallback", "rollback"))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows) + (
+        f"\n{first['task']['name']} {first['report']['split']}, {first['report']['examples']} examples; policy: "
+        f"{first['policy']['name']}, {policy}; {steps} steps of alignment on "
+        f"{first['outputs']['summary']['outputs']:,} outputs, one run each, seed {seeds}. ↑ and ↓: the "
+        "95 % interval of the change over the rows (paired bootstrap) leaves out 0.\n"
+    )
+
+
+def _method(fields: dict[str, Any]) -> str:
+    """The method of a result in a few words; neutral settings are left out."""
+    words = [fields["method"]]
+    if "divergence" in fields:
+        words.append(fields["divergence"] + (f"({fields['beta']:g})" if "beta" in fields else ""))
+        words += [f"temperature {fields['distill_temperature']:g}"] if fields["distill_temperature"] != 1 else []
+        words += [f"top {fields['top_k']}"] if fields["top_k"] is not None else []
+        words += [f"student {fields['student_fraction']:g}"] if fields["student_fraction"] > 0 else []
+    return ", ".join(words)
+
+
+def _changed(figure: dict[str, Any]) -> str:
+    """The value after, and where it went."""
+    low, high = figure["difference"]["low"], figure["difference"]["high"]
+    sign = "" if low is None or low <= 0 <= high else " ↑" if low > 0 else " ↓"
+    return f"{_number(figure['after'])}{sign}"
 
 
 def _number(value: float | None, sign: str = "") -> str:

@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 
 from benchmarks.options import parser
 from pipelines.models.loading import load
-from pipelines.readme import alignment_table, with_tables
+from pipelines.readme import alignment_table, methods_table, with_tables
 from tests.conf import ROOT, composed
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -127,6 +127,49 @@ def test_a_figure_without_a_value_is_a_dash() -> None:
     nothing = {"value": None, "low": None, "high": None}
     figure = {"label": "acceptance", "before": None, "after": 0.5, "difference": nothing}
     assert alignment_table({"figures": {"acceptance": figure}}).endswith("| acceptance | – | 0.500 | – | – to – |\n")
+
+
+def alignment(method: dict, after: float, low: float, high: float, **changes) -> dict:
+    difference = {"value": after - 1, "low": low, "high": high}
+    return {
+        "name": "align",
+        "task": {"name": "multi30k"},
+        "models": {"large": "L", "before": "S"},
+        "policy": {"name": "BigLittle", "fallback": 0.6, "rollback": 2.0, "rule": "paper"},
+        "outputs": {"summary": {"outputs": 8000}},
+        "method": method,
+        "training": {"steps": 1000},
+        "report": {"split": "validation", "examples": 500},
+        "figures": {"alpha": {"label": "alpha", "before": 1.0, "after": after, "difference": difference}},
+        "provenance": {"config": {"seed": 0}},
+        **changes,
+    }
+
+
+JSD = {"method": "distill", "divergence": "jsd", "beta": 0.5, "distill_temperature": 1.0, "top_k": None}
+
+
+def test_alignments_stand_side_by_side() -> None:
+    sequence = alignment({"method": "sequence"}, 0.5, -0.6, -0.4)
+    table = methods_table(
+        [
+            sequence,
+            alignment(JSD | {"student_fraction": 0.5}, 2.0, 0.5, 1.5),
+            alignment(JSD | {"top_k": 8, "student_fraction": 0.0}, 1.1, -0.1, 0.3),
+        ]
+    )
+    assert table.splitlines()[:6] == [
+        "| method | alpha |",
+        "| --- | ---: |",
+        "| before | 1.000 |",
+        "| sequence | 0.500 ↓ |",
+        "| distill, jsd(0.5), student 0.5 | 2.000 ↑ |",
+        "| distill, jsd(0.5), top 8 | 1.100 |",
+    ]
+    assert "1,000 steps of alignment on 8,000 outputs, one run each, seed 0" in table
+    other = alignment(JSD | {"student_fraction": 0.0}, 1.1, -0.1, 0.3, models={"large": "L", "before": "other"})
+    with pytest.raises(ValueError, match="not all of these alignments compare the same models"):
+        methods_table([sequence, other])
 
 
 def test_every_path_in_the_tree_exists() -> None:

@@ -25,6 +25,15 @@ from tests.conf import ROOT, composed
 SOURCES = ["ein roter Hund", "zwei Katzen im Haus", "der Mann", "sie singt ein Lied", "das alte Auto fährt", "ja"]
 TARGETS = ["a red dog", "two cats in the house", "the man", "she sings a song", "the old car drives", "yes"]
 STEPS = 2
+FIGURES = {
+    "acceptance",
+    "mean_accepted_length",
+    "block_efficiency",
+    "overlap",
+    "agreement",
+    "quality",
+    "policy_quality",
+}
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +85,10 @@ def test_from_a_pair_to_an_aligned_checkpoint_and_its_figures(here, capsys):
     assert "outputs for train: 2 shards to generate" in shown
     checkpoint = here / "checkpoints/toy_de_en/tiny-small-aligned"
     assert manifest.is_complete(checkpoint)
-    result = json.loads((here / "results/toy_de_en/align-tiny-large-tiny-small.json").read_text())
+    result = json.loads((here / "results/toy_de_en/align-sequence-tiny-large-tiny-small.json").read_text())
     assert result == json.loads((checkpoint / "alignment.json").read_text())
-    assert set(result["figures"]) == {"acceptance", "mean_accepted_length", "overlap", "agreement", "quality"}
+    assert set(result["figures"]) == FIGURES
+    assert result["method"] == {"method": "sequence"}
     assert result["models"]["before"]["path"] == "small"
     assert result["models"]["after"]["weights"] != result["models"]["before"]["weights"]
     assert result["report"]["examples"] == 6
@@ -145,8 +155,57 @@ def test_held_out_outputs_are_greedy_also_when_training_samples(here):
     trained_on, held_out = (manifest.read(outputs / split) for split in ("train", "validation"))
     assert (trained_on["summary"]["outputs"], held_out["summary"]["outputs"]) == (18, 6)
     assert (trained_on["identity"]["align.temperature"], held_out["identity"]["align.temperature"]) == (0.7, 0.0)
-    result = json.loads((here / "results/toy_de_en/align-tiny-large-tiny-small.json").read_text())
+    result = json.loads((here / "results/toy_de_en/align-sequence-tiny-large-tiny-small.json").read_text())
     assert result["report"]["examples"] == 4
+
+
+DISTILL = ("align.method=distill", "align.divergence=jsd", "align.student_fraction=0.5")
+
+
+def test_distillation_is_another_run_and_its_settings_are_in_its_manifest_card_and_result(here, capsys):
+    run("align.method=sequence")
+    checkpoint = here / "checkpoints/toy_de_en/tiny-small-aligned"
+    with pytest.raises(UserError, match=r"align\.method is sequence there and distill now; align\.divergence is \(not"):
+        run(*DISTILL)
+    run(*DISTILL, "out=distilled")
+    distilled = manifest.read(here / "distilled")
+    assert (distilled["identity"]["align.method"], distilled["identity"]["align.divergence"]) == ("distill", "jsd")
+    assert distilled["identity"]["large"] != manifest.read(checkpoint)["identity"].get("large")
+    assert "| align.student_fraction | 0.5 |" in (here / "distilled/README.md").read_text()
+    file = here / "results/toy_de_en/align-distill-jsd0.5-student0.5-tiny-large-tiny-small.json"
+    result = json.loads(file.read_text())
+    assert result["method"] == {
+        "method": "distill",
+        "divergence": "jsd",
+        "beta": 0.5,
+        "distill_temperature": 1.0,
+        "top_k": None,
+        "student_fraction": 0.5,
+    }
+    assert (
+        result["models"]["after"]["weights"]
+        != json.loads((checkpoint / "alignment.json").read_text())["models"]["after"]["weights"]
+    )
+    with pytest.raises(UserError, match=r"align\.top_k is None there and 5 now"):
+        run(*DISTILL, "align.top_k=5", "out=distilled", "align.outputs=elsewhere")
+    assert not (here / "elsewhere").exists()
+    # What the method does not use may change.
+    capsys.readouterr()
+    run("align.method=sequence", "align.top_k=5", "align.student_fraction=1")
+    assert "nothing to do: this run was finished before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "label"),
+    [
+        ({"method": "sequence", "student_fraction": 0.5}, "sequence"),
+        ({"divergence": "reverse_kl", "beta": 0.9}, "distill-reverse_kl"),
+        ({"divergence": "jsd", "student_fraction": 0.25}, "distill-jsd0.5-student0.25"),
+        ({"top_k": 8, "distill_temperature": 2.0}, "distill-forward_kl-temperature2-top8"),
+    ],
+)
+def test_a_method_s_name_tells_what_is_not_neutral(tmp_path, changes, label):
+    assert settings(tmp_path, **{"method": "distill", **changes}).method_label() == label
 
 
 @pytest.mark.parametrize("own", ["out", "align.outputs"])
@@ -174,6 +233,15 @@ def test_two_tokenizers_are_refused_before_anything_is_generated(here):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("align.method=distil", "align.method=distil: choose one of sequence, distill"),
+        ("align.divergence=kl", "choose one of forward_kl"),
+        ("align.beta=1", "above 0 and below 1"),
+        ("align.beta=half", "must be a number"),
+        ("align.distill_temperature=0", "align.distill_temperature=0: give a number above 0"),
+        ("align.top_k=0", "at least 1, or null for all tokens"),
+        ("align.student_fraction=1.5", "give a number from 0 to 1"),
+        ("align.student_fraction=nan", "give a number from 0 to 1"),
+        ("train.label_smoothing=0.1 align.method=distill", "label_smoothing=0.1 with align.method=distill"),
         ("align.init=best", "choose one of finetuned, pretrained"),
         ("align.samples=2", "would repeat the greedy output"),
         ("align.temperature=-1", "give a number from 0"),
@@ -196,7 +264,7 @@ def test_two_tokenizers_are_refused_before_anything_is_generated(here):
 )
 def test_bad_values_are_one_line(here, override, message):
     with pytest.raises(UserError, match=message):
-        run(override)
+        run(*override.split())
     assert not (here / "checkpoints").exists()
 
 
@@ -209,6 +277,12 @@ def teacher(tokenizer, batch_size):
 
 def settings(folder, **changes):
     values = {
+        "method": "sequence",
+        "divergence": "forward_kl",
+        "beta": 0.5,
+        "distill_temperature": 1.0,
+        "top_k": None,
+        "student_fraction": 0.0,
         "init": "finetuned",
         "generation_max_length": None,
         "temperature": 0.0,

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,8 +20,10 @@ def measured(accepted, drafted=10, tokens=12, large_steps=4, common=0.5, same=6.
     """Four equal rows."""
     return Measured(
         counts=np.array([[accepted, drafted, tokens, large_steps]] * 4, dtype=float),
+        lossless=np.array([[tokens, large_steps + 2]] * 4, dtype=float),
         likeness=np.array([[common * positions, same, positions]] * 4),
         quality=np.full((4, 4), score),  # ROUGE: a mean of rows
+        policy_quality=np.full((4, 4), score + 1),
     )
 
 
@@ -30,9 +33,11 @@ def test_figures_follow_their_definitions():
     assert values == {
         "acceptance": (0.5, 0.8),
         "mean_accepted_length": (3.0, 4.0),
+        "block_efficiency": (2.0, 16 / 6),
         "overlap": (0.5, 0.75),
         "agreement": (0.5, 0.75),
         "quality": (20.0, 30.0),
+        "policy_quality": (21.0, 31.0),
     }
     # Equal rows leave nothing to resample: the interval is the difference.
     assert found["acceptance"].difference == Interval(*[pytest.approx(0.3)] * 3)
@@ -42,8 +47,7 @@ def test_figures_follow_their_definitions():
 def test_rows_are_weighted_by_their_counts():
     before = measured(0)
     counts = np.array([[1, 1, 2, 1], [0, 9, 9, 9]], dtype=float)
-    after = Measured(counts=counts, likeness=before.likeness[:2], quality=before.quality[:2])
-    both = Measured(counts=counts * 0 + 1, likeness=before.likeness[:2], quality=before.quality[:2])
+    after, both = (replace(before, counts=rows) for rows in (counts, counts * 0 + 1))
     assert figures(both, after, "rouge", seed=0)["acceptance"].after == pytest.approx(1 / 10)
 
 
@@ -88,6 +92,8 @@ def test_a_copy_of_the_large_model_is_the_perfect_draft(comparison):
     assert found["overlap"].after == pytest.approx(1, abs=1e-5)
     assert found["agreement"].after == 1
     assert found["quality"].after == pytest.approx(compare.large_quality)
+    # Five drafted tokens and one more a large step, less where an output ends.
+    assert found["block_efficiency"].before < 2 < found["block_efficiency"].after <= 6
     for name in ("acceptance", "overlap", "agreement"):
         assert found[name].before < 1
         assert found[name].difference.low > 0

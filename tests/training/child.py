@@ -16,15 +16,18 @@ import torch
 from pipelines.cli import UserError
 from pipelines.models import manifest
 from pipelines.training import final, report, trainer
+from pipelines.training.run import TrainSummary
 from tests.training import tiny
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["tests.training.child"])
 
 
-def start(out: Path, sabotage: str | None = None, **changes: Any) -> multiprocessing.process.BaseProcess:
-    """Start ``tiny.run(out, **changes)``; what it prints goes to ``{out}.log``."""
-    process = SERVER.Process(target=_main, args=(out, sabotage, changes))
+def start(
+    out: Path, sabotage: str | None = None, run: Callable[..., TrainSummary] = tiny.run, **changes: Any
+) -> multiprocessing.process.BaseProcess:
+    """Start ``run(out, **changes)``; what it prints goes to ``{out}.log``."""
+    process = SERVER.Process(target=_main, args=(out, sabotage, run, changes))
     process.start()
     return process
 
@@ -48,7 +51,7 @@ def wait_for(condition: Callable[[], bool], process: multiprocessing.process.Bas
         time.sleep(0.001)
 
 
-def _main(out: Path, sabotage: str | None, changes: dict[str, Any]) -> None:
+def _main(out: Path, sabotage: str | None, run: Callable[..., TrainSummary], changes: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     out.parent.mkdir(parents=True, exist_ok=True)
     log = out.with_suffix(".log").open("a", encoding="utf-8", buffering=1)
@@ -56,7 +59,7 @@ def _main(out: Path, sabotage: str | None, changes: dict[str, Any]) -> None:
         if sabotage is not None:
             SABOTAGES[sabotage]()
         try:
-            report.leave(tiny.run(out, **changes))
+            report.leave(run(out, **changes))
         except UserError as error:
             print(f"error: {error}")
             raise SystemExit(2) from None

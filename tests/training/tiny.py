@@ -56,14 +56,23 @@ TRAIN, VALIDATION = encode(pairs(44), TOKENIZER, TASK), encode(pairs(4), TOKENIZ
 
 def new_model(dtype: torch.dtype = torch.float32, **changes: Any) -> T5ForConditionalGeneration:
     set_seed(0)
-    shape = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_heads": 2, "num_layers": 1, "dropout_rate": 0.1}
-    config = T5Config(vocab_size=len(TOKENIZER), decoder_start_token_id=0, tie_word_embeddings=True, **shape | changes)
+    shape = {
+        "vocab_size": len(TOKENIZER),
+        "d_model": 16,
+        "d_kv": 8,
+        "d_ff": 32,
+        "num_heads": 2,
+        "num_layers": 1,
+        "dropout_rate": 0.1,
+    }
+    config = T5Config(decoder_start_token_id=0, tie_word_embeddings=True, **shape | changes)
     return T5ForConditionalGeneration(config).to(dtype)
 
 
 def run(out: Path, model: T5ForConditionalGeneration | None = None, **changes: Any) -> TrainSummary:
-    """Train the tiny model into ``out``; ``changes`` are settings, or ``identity``."""
+    """Train the tiny model into ``out``; ``changes`` are settings, ``identity`` or ``objective``."""
     identity = changes.pop("identity", {"training data": "number words"})
+    objective = changes.pop("objective", None)
     return train(
         model=new_model() if model is None else model,
         tokenizer=TOKENIZER,
@@ -73,6 +82,7 @@ def run(out: Path, model: T5ForConditionalGeneration | None = None, **changes: A
         settings=dataclasses.replace(SETTINGS, **changes),
         out=out,
         identity=identity,
+        objective=objective,
     )
 
 
