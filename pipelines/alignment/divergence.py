@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipelines.cli import UserError
 
-BUDGET = 2**24  # probabilities of one kind held at once (64 MB in float32); a divergence needs a handful of kinds
+BUDGET = 2**23  # probabilities of one kind held at once (32 MB in float32); a divergence needs a dozen kinds
 HALF = (torch.float16, torch.bfloat16)
 NAMES = ("forward_kl", "reverse_kl", "jsd", "total_variation")
 
