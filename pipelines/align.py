@@ -31,9 +31,9 @@ def main(config: DictConfig) -> None:
         outputs = teacher.answer(task, config.split, parts.pairs, settings, config.seed)
         say(described(outputs.summary, settings.max_new_tokens(task.target_length)))
         held_out = teacher.answer(task, "validation", parts.held_out, greedy(settings), config.seed)
-        if not settings.distills:
-            teacher.large.model.to("cpu")  # until the comparison its memory is the small model's
-        say(f"\ntraining {parts.models.small.name} on them; it is validated against the large model's outputs, too")
+        teacher.large.model.to("cpu")  # until it is asked again its memory is the small model's
+        how = f"{parts.models.small.name} on them, by {settings.method_label()}"
+        say(f"\ntraining {how}; it is validated against the large model's outputs, too")
         summary = train(
             model=start.model,
             tokenizer=start.tokenizer,

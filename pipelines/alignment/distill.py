@@ -39,7 +39,7 @@ class Distillation:
     it is the same in any batch, process or resumed run.
 
     Args:
-        teacher: the large model, on the device that trains; put into eval mode, its weights do not change.
+        teacher: the large model; put into eval mode and onto the device that trains, its weights do not change.
         student: the model that is trained, without wrappers.
         student_fraction: share of the rows whose text the student draws, from 0 to 1.
         max_new_tokens: of such a text, EOS included.
@@ -90,7 +90,10 @@ class Distillation:
     def target(self, batch: dict[str, Tensor]) -> Taught:
         """The teacher's logits for the tokens of a prepared batch."""
         inputs = {name: value for name, value in batch.items() if name != "labels"}
-        return Taught(self._teacher(**inputs, use_cache=False).logits, batch["labels"].ne(IGNORED))
+        teacher = self._teacher.to(
+            batch["labels"].device
+        )  # where the trainer has put the student; from then on no work
+        return Taught(teacher(**inputs, use_cache=False).logits, batch["labels"].ne(IGNORED))
 
     def __call__(self, outputs: Any, target: Taught, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """Loss of one part; ``num_items_in_batch`` as for ``TokenLoss``."""

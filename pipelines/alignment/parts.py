@@ -117,7 +117,7 @@ def objective(config: DictConfig, parts: Parts) -> Objective | None:
         student_fraction=settings.student_fraction,
         max_new_tokens=settings.max_new_tokens(parts.task.target_length),
         engine=config.engine,
-        seed=config.seed,
+        seed=parts.training.seed,
     )
 
 

@@ -18,14 +18,21 @@ from pipelines.training.run import TrainSummary
 from tests.training import tiny
 
 
+def new_teacher(dtype: torch.dtype) -> T5ForConditionalGeneration:
+    """Two layers, a head that is eight tokens wider than the student's, and dropout that eval mode must keep out."""
+    return tiny.new_model(dtype, num_layers=2, vocab_size=len(tiny.TOKENIZER) + 8, initializer_factor=3.0).train()
+
+
 def objective(
-    student: T5ForConditionalGeneration, student_fraction: float = 0.5, seed: int = 7, name: str = "jsd"
+    student: T5ForConditionalGeneration,
+    student_fraction: float = 0.5,
+    seed: int = 7,
+    name: str = "jsd",
+    teacher: T5ForConditionalGeneration | None = None,
 ) -> Distillation:
-    """With a teacher of two layers whose head is eight tokens wider, and dropout that eval mode must keep out."""
-    vocabulary = student.config.vocab_size + 8
-    teacher = tiny.new_model(student.dtype, num_layers=2, vocab_size=vocabulary, initializer_factor=3.0)
+    """Texts of six tokens at most."""
     return Distillation(
-        teacher,
+        new_teacher(student.dtype) if teacher is None else teacher,
         student,
         tiny.TOKENIZER,
         Divergence(name=name, beta=0.5, temperature=1.0, top_k=None),

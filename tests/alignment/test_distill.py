@@ -98,19 +98,8 @@ def test_the_fraction_is_a_share_of_the_rows(student):
 
 
 def test_the_teacher_is_asked_without_dropout_and_gradients(student):
-    objective = distilled.objective(student)
-    teacher = objective._teacher
-    teacher.train()
-    objective = type(objective)(
-        teacher,
-        student,
-        tiny.TOKENIZER,
-        objective._divergence,
-        student_fraction=0.0,
-        max_new_tokens=6,
-        engine="auto",
-        seed=0,
-    )
+    teacher = distilled.new_teacher(student.dtype)
+    objective = distilled.objective(student, teacher=teacher)
     given = batch(student)
     one, other = objective.target(given), objective.target(given)
     assert torch.equal(one.logits, other.logits)
