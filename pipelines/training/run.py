@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from datasets import Dataset
@@ -71,7 +72,7 @@ def train(
     identity: Mapping[str, Any],
     objective: Objective | None = None,
     references: Sequence[str] | None = None,
-    notes: Mapping[str, str] | None = None,
+    notes: Mapping[str, str] = MappingProxyType({}),
 ) -> TrainSummary:
     """Train until ``settings.max_steps``, going on from the last complete checkpoint in ``out``.
 
@@ -90,9 +91,7 @@ def train(
     """
     started = time.monotonic()
     out = Path(out)
-    # Through JSON, as it comes back from a manifest.
-    identity = json.loads(json.dumps({**identity, **start_identity(model, tokenizer), **settings.identity()}))
-    notes = {} if notes is None else notes
+    identity = _as_in_a_manifest({**identity, **start_identity(model, tokenizer), **settings.identity()})
     with held(out):
         checkpoint = checkpoints.resumable(out, identity, settings.max_steps)
         interrupt = Interrupt(processes.count(), announce=processes.is_main())
@@ -197,6 +196,10 @@ def _take_best(trainer: Trainer, folder: Path) -> None:
         processes.say(f"skipping {folder}, the best: {error}; the last weights are the result")
     else:
         load_weights(trainer.model, folder)
+
+
+def _as_in_a_manifest(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(identity))  # where a tuple comes back as a list
 
 
 def _json(state: TrainerState) -> str:
