@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 import bild
 from pipelines.alignment.divergence import Divergence, total
 from pipelines.decoding.decode import Decoder, Decoding
-from pipelines.training.loss import IGNORED
+from pipelines.training.loss import IGNORED, Objective
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Taught:
     """(B, T) bool; false where a row has ended"""
 
 
-class Distillation:
-    """An ``Objective``: the sum of a divergence over this part of an update, by the tokens of the whole update.
+class Distillation(Objective):
+    """The sum of a divergence over this part of an update, by the tokens of the whole update.
 
     A row trains either on its labels or on a text that the student draws for its source, new at every step, from the
     weights of that step. Which of the two, and what is drawn, follows from the seed, the step and the row's content:

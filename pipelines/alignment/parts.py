@@ -67,6 +67,8 @@ def assemble(config: DictConfig) -> Parts:
     task, settings, training, policy, large = (instantiated(config, name) for name in names)
     if not (policy.uses_large and policy.uses_small):
         raise UserError("bild: alignment is measured with a policy that uses both models; choose bild=big_little")
+    if settings.distills and training.exits is not None:
+        raise UserError("train.exits with align.method=distill: only whole models learn distributions; set it to null")
     if settings.distills and training.label_smoothing > 0:
         raise UserError(
             f"train.label_smoothing={training.label_smoothing} with align.method=distill: the large model's "

@@ -26,7 +26,7 @@ from pipelines.training.card import model_card
 from pipelines.training.final import write_final
 from pipelines.training.identity import start_identity
 from pipelines.training.interrupt import Interrupt, InterruptError
-from pipelines.training.loss import Objective, TokenLoss
+from pipelines.training.loss import Objective
 from pipelines.training.patience import out_of_patience
 from pipelines.training.settings import TrainSettings
 from pipelines.training.trainer import Trainer
@@ -81,7 +81,7 @@ def train(
         train_dataset, validation_dataset: encoded, see ``pipelines.data.encode``.
         out: folder of the run; the finished model lies in it, checkpoints in ``checkpoint-{step}`` inside.
         identity: what decides the weights beside ``settings``: JSON-like values by the names the user gives them.
-        objective: what is minimized; None = cross-entropy with ``settings.label_smoothing``.
+        objective: what is minimized; None = cross-entropy as ``settings`` say.
         references: validation targets as text; None = ``validation_dataset``'s labels read back.
         notes: text files to keep beside the weights, by name.
 
@@ -103,7 +103,7 @@ def train(
             references,
             task=task,
             settings=settings,
-            objective=TokenLoss(settings.label_smoothing) if objective is None else objective,
+            objective=objective,
             out=out,
             identity=identity,
             notes=notes,

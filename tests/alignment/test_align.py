@@ -241,6 +241,7 @@ def test_two_tokenizers_are_refused_before_anything_is_generated(here):
         ("align.top_k=0", "at least 1, or null for all tokens"),
         ("align.student_fraction=1.5", "give a number from 0 to 1"),
         ("align.student_fraction=nan", "give a number from 0 to 1"),
+        ("train.exits={1:1} align.method=distill", "train.exits with align.method=distill"),
         ("train.label_smoothing=0.1 align.method=distill", "label_smoothing=0.1 with align.method=distill"),
         ("align.init=best", "choose one of finetuned, pretrained"),
         ("align.samples=2", "would repeat the greedy output"),
