@@ -36,8 +36,7 @@ def defers(rule: Rule, alpha: float, small: Steps, large: Scores) -> Tensor:
         case "diff":
             return sure < large_sure - alpha
         case "opt":
-            distance = (small.tempered - large.tempered).clamp(min=0).sum(-1, keepdim=True)
-            return sure < large_sure - alpha * distance
+            return sure < large_sure - alpha * total_variation(small, large).unsqueeze(-1)
         case "bild":
             return -large.plain_of(small.choice).log().unsqueeze(-1) > alpha
         case "token_v1":
@@ -47,6 +46,13 @@ def defers(rule: Rule, alpha: float, small: Steps, large: Scores) -> Tensor:
         case "token_v3":
             return large.plain < (1 - alpha) * large_sure
     assert_never(rule)
+
+
+def total_variation(small: Steps, large: Scores) -> Tensor:
+    """(B, W) sum max(0, q - p) of the distributions that tokens are drawn from."""
+    if large.sampler.greedy:
+        return (small.choice != large.choice).to(large.processed.dtype)  # each is one token
+    return (small.tempered - large.tempered).clamp(min=0).sum(-1)
 
 
 def mixture(deferred: Tensor, small_probs: Tensor, large_probs: Tensor) -> Tensor:

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import bild
-from bild.policies.deferral import RULES, defers, greedy_mixture, mixture
+from bild.policies.deferral import RULES, defers, greedy_mixture, mixture, total_variation
 from bild.sampling import Sampler
 from bild.types import Scores, Steps
-from tests.bild.fakes import Prefix, hashed, run
+from tests.bild.fakes import Prefix, counting, hashed, run
 from tests.bild.laws import (
     LARGE,
     SAMPLERS,
@@ -107,6 +107,7 @@ def test_every_target_is_a_distribution_and_at_temperature_zero_a_choice(rule, a
         steps, scores = Steps([view(small, Sampler())], 1, 12), view(large, Sampler())
         deferred = defers(rule, alpha, steps, scores)
         choice = greedy_mixture(deferred, steps.choice, scores.choice)
+        assert total_variation(steps, scores).item() == (steps.tempered - scores.tempered).clamp(min=0).sum().item()
         one_hot = mixture(deferred, steps.tempered, scores.tempered)[0, 0]
         assert one_hot.tolist() == [float(token == int(choice)) for token in range(12)]
 
@@ -163,6 +164,22 @@ def test_the_third_token_rule_is_lenient_speculation_when_greedy():
     lenient = bild.Speculative(lenience=0.7, draft_length=3)
     texts = [run(larges, smalls, policy, vocab_size=7, max_new_tokens=9)[:2] for policy in (cascade, lenient)]
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("sampler", [Sampler(), SAMPLED], ids=str)
+def test_where_nothing_was_drafted_the_large_model_writes(sampler):
+    """A rule needs both views; a source that falls silent leaves one."""
+    sure = counting(20, sure=1.0, offset=2)
+
+    def fitful(prefix):
+        return [-math.inf] * 20 if len(prefix) % 2 == 0 else sure(prefix)
+
+    never = bild.SpeculativeCascade(alpha=2.0)
+    generators = None if sampler.greedy else [torch.Generator().manual_seed(0)]
+    written, _, _, _ = run(
+        counting(20, sure=1.0), fitful, never, vocab_size=20, max_new_tokens=6, sampler=sampler, generators=generators
+    )
+    assert written == [[3, 4, 6, 7, 9, 10]]
 
 
 # Whole sequences, sampled

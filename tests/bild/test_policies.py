@@ -207,6 +207,14 @@ def test_what_the_policies_ask_of_the_loop():
         "authors": bild.BigLittle(rule="authors"),
         "large": bild.LargeOnly(),
         "small": bild.SmallOnly(),
+        "speculative": bild.Speculative(draft_length=4),
+        "cascade": bild.SpeculativeCascade(alpha=0.1),
+        "cascade, large bonus": bild.SpeculativeCascade(alpha=0.1, bonus="large"),
+        "token cascade": bild.TokenCascade(alpha=0.0),
+        "always deferring": bild.TokenCascade(alpha=-0.1),
+        "sequence cascade": bild.SequenceCascade(threshold=-1),
+        "diff": bild.OracleDiff(alpha=0.1),
+        "mixing": bild.OracleMixing(threshold=0.1),
     }
     assert {name: tuple(getattr(policy, field) for field in fields) for name, policy in asked.items()} == {
         "paper": (True, True, 10, False, False, False),
@@ -214,6 +222,14 @@ def test_what_the_policies_ask_of_the_loop():
         "authors": (True, True, 10, True, False, False),
         "large": (False, True, 0, False, False, False),
         "small": (True, False, None, False, False, False),
+        "speculative": (True, True, 4, False, True, False),
+        "cascade": (True, True, 5, False, True, True),
+        "cascade, large bonus": (True, True, 5, False, True, False),
+        "token cascade": (True, True, 10, False, False, False),
+        "always deferring": (True, True, 0, False, False, False),
+        "sequence cascade": (True, True, None, False, False, False),
+        "diff": (True, True, 1, False, True, False),
+        "mixing": (True, True, 1, False, False, False),
     }
 
 
@@ -247,7 +263,9 @@ def test_small_only_never_stops_and_is_never_verified():
         bild.SmallOnly().verify(draft([[A]]), scores([[[0.25] * 4] * 2]), None)
 
 
-@pytest.mark.parametrize("policy", [bild.BigLittle(), bild.LargeOnly(), bild.SmallOnly()])
+@pytest.mark.parametrize(
+    "policy", [bild.BigLittle(), bild.LargeOnly(), bild.SmallOnly(), bild.Speculative(), bild.TokenCascade(alpha=0.1)]
+)
 def test_policies_are_frozen_and_compare_by_value(policy):
     assert policy == dataclasses.replace(policy)
     with pytest.raises(dataclasses.FrozenInstanceError):
