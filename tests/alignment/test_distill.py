@@ -10,6 +10,7 @@ import torch
 from transformers import DataCollatorForSeq2Seq
 
 import bild
+from pipelines.alignment.distill import Distillation
 from pipelines.decoding.decode import row_generator
 from pipelines.training.loss import IGNORED
 from tests.alignment import distilled
@@ -147,6 +148,21 @@ def in_one_piece(tmp_path_factory):
 def test_accumulated_pieces_make_the_same_update(in_one_piece, tmp_path):
     distilled.exact_run(tmp_path, accumulation=4)
     assert_same(tmp_path, in_one_piece)
+
+
+def test_the_tokens_that_are_drawn_are_the_ones_that_are_counted(tmp_path, monkeypatch):
+    seen = []
+
+    def watched(self, outputs, target, num_items_in_batch=None):
+        seen.append((int(target.counted.sum()), int(num_items_in_batch)))
+        return called(self, outputs, target, num_items_in_batch)
+
+    called = Distillation.__call__
+    monkeypatch.setattr(Distillation, "__call__", watched)
+    distilled.exact_run(tmp_path, accumulation=2)
+    assert len(seen) == 10
+    for one, other in zip(seen[::2], seen[1::2], strict=True):
+        assert one[1] == other[1] == one[0] + other[0]
 
 
 def test_two_processes_make_the_same_update(in_one_piece, tmp_path):
