@@ -8,6 +8,7 @@ from bild.custom import custom_generate
 from bild.engine.prepared import forget
 from bild.many import generate_many
 from bild.policies.big_little import BigLittle
+from bild.policies.calm import Calm
 from bild.policies.cascade import SequenceCascade, TokenCascade
 from bild.policies.oracle import OracleDiff, OracleMixing
 from bild.policies.single import LargeOnly, SmallOnly
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BigLittle",
     "Bigram",
+    "Calm",
     "DecodeOutput",
     "EarlyExit",
     "LargeOnly",

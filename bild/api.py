@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +13,16 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel,
 
 from bild import checks, processors
 from bild.decode import Decoder
-from bild.engine import make_runner
+from bild.engine import make_adaptive, make_runner
 from bild.engine.runner import Runner
 from bild.engine.shortlist import listed_ids
+from bild.engine.t5.adaptive import AdaptiveRunner
 from bild.policies.base import Policy
 from bild.prompt import prompt_of
 from bild.rows import Request
 from bild.sampling import RowStreams, Sampler
 from bild.sources.base import DraftSource
+from bild.trace import with_layers
 from bild.types import DecodeOutput
 
 DEFAULT_NEW_TOKENS = 128
@@ -181,11 +183,18 @@ def decode(call: Call, streamer: Any = None) -> DecodeOutput:
     """Run the loop to the end of every row."""
     if streamer is not None and len(call.prompt) > 1:
         raise ValueError(f"a streamer shows one row, the batch holds {len(call.prompt)}; decode the rows one by one")
-    decoder, _ = begin(call, streamer)
+    decoder, runners = begin(call, streamer)
     sequences, recorder = decoder.run()
     if streamer is not None:
         streamer.end()
-    return DecodeOutput(sequences=sequences, stats=recorder.stats(), trace=recorder.traces())
+    trace = [with_layers(one, layers_taken(call, runners, row)) for row, one in enumerate(recorder.traces())]
+    return DecodeOutput(sequences=sequences, stats=recorder.stats(), trace=trace)
+
+
+def layers_taken(call: Call, runners: Mapping[str, Runner], row: int) -> list[int] | None:
+    """How many decoder layers each written token of a row that has ended took; None where all of them took all."""
+    large = runners.get("large")
+    return large.depths[row][call.prompt.shape[1] - 1 :] if isinstance(large, AdaptiveRunner) else None
 
 
 def begin(call: Call, streamer: Any = None) -> tuple[Decoder, dict[str, Runner]]:
@@ -241,7 +250,13 @@ def _runners(call: Call, length: int) -> dict[str, Runner]:
     listed = {}
     if call.shortlist is not None:
         listed["small"] = listed_ids(call.shortlist, checks.as_ids(call.config.eos_token_id), call.models)
-    return {name: make_runner(model, call.engine, length, listed.get(name)) for name, model in call.models.items()}
+    runners: dict[str, Runner] = {}
+    for name, model in call.models.items():
+        if name == "large" and call.policy.exits is not None:
+            runners[name] = make_adaptive(model, call.engine, length, call.policy.exits)
+        else:
+            runners[name] = make_runner(model, call.engine, length, listed.get(name))
+    return runners
 
 
 def _complete(given: GenerationConfig | None, own: GenerationConfig) -> GenerationConfig:

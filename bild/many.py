@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -11,12 +12,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bild import checks
-from bild.api import Call, begin, resolve
+from bild.api import Call, begin, layers_taken, resolve
 from bild.decode import Decoder
 from bild.engine.runner import Runner
 from bild.policies.base import Policy
 from bild.sampling import RowStreams
 from bild.sources.base import DraftSource
+from bild.trace import with_layers
 from bild.types import DecodeOutput
 
 Source = Sequence[int] | Tensor | Mapping[str, Tensor]
@@ -64,7 +66,8 @@ def generate_many(
     while held:
         closed = decoder.round()
         for row in closed:
-            done[held.pop(row)] = decoder.take(row)
+            out = decoder.take(row)
+            done[held.pop(row)] = replace(out, trace=[with_layers(out.trace[0], layers_taken(call, runners, row))])
         while done and (not ordered or expected in done):
             index = expected if ordered else next(iter(done))
             expected += 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from bild.types import DecodeOutput, RowStats, TokenTrace
@@ -70,6 +70,13 @@ class Recorder:
     def traces(self) -> list[list[TokenTrace]]:
         """One list per row."""
         return self._traces
+
+
+def with_layers(trace: list[TokenTrace], taken: Sequence[int] | None) -> list[TokenTrace]:
+    """A trace in which every token is the large model's, with the layers that each took; None = it stays as it is."""
+    if taken is None:
+        return trace
+    return [replace(token, layers=layers) for token, layers in zip(trace, taken, strict=True)]
 
 
 def _zeros() -> dict[str, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -113,6 +114,22 @@ class Steps:
         return torch.nn.functional.pad(values, (0, 0) * dimensions_behind + (0, missing)) if missing else values
 
 
+class ExitRule(Protocol):
+    """When a token may leave a model before its last decoder layer. N tokens, D the model's width."""
+
+    @property
+    def first_exit(self) -> int:
+        """Layers that every token takes, at least 1."""
+
+    @property
+    def reads_logits(self) -> bool:
+        """It looks at what the model would write from each layer."""
+
+    def leaves(self, hidden: Tensor, below: Tensor, logits: Tensor | None, share: Tensor) -> Tensor:
+        """(N, D) behind a layer and before it, the (N, V) logits from there if it reads them, and (N,) how much of its
+        row's length limit stands before each token, in [0, 1). Returns (N,) bool."""
+
+
 @dataclass(frozen=True)
 class Draft:
     """The small model's proposal of one round."""
@@ -195,6 +212,8 @@ class TokenTrace:
     """the writer's largest plain probability at that position"""
     reason: str
     """"draft", "discarded", "fallback", "rollback", "bonus" or "large"; see ``bild.trace``."""
+    layers: int | None = None
+    """decoder layers that it took, where tokens may leave before the last (``bild.Calm``); None = all"""
 
 
 @dataclass(frozen=True)

@@ -198,6 +198,18 @@ def test_the_grid_gives_each_rate_its_folder() -> None:
     assert config.out == "checkpoints/toy_de_en/tiny-small-lr5e-05"
 
 
+@pytest.mark.parametrize(("data", "task"), [("iwslt", "iwslt2017"), ("wmt", "wmt14")])
+def test_the_papers_early_exit_and_its_baseline(data, task) -> None:
+    config = composed("evaluate", f"experiment=early_exit_{data}", "bild.fallback=0.2", "bild.rollback=0.5")
+    assert instantiate(config.small).layers == 1
+    assert instantiate(config.large).exits == {1: 1, 8: 1}
+    assert instantiate(config.bild) == bild.BigLittle(fallback=0.2, rollback=0.5)
+    baseline = composed("evaluate", f"experiment=calm_{data}", "bild.threshold=0.95")
+    assert instantiate(baseline.bild) == bild.Calm(confidence="cosine", threshold=0.95)
+    assert instantiate(baseline.large).name == "mt5-small-calm"
+    assert {(one.task.name, one.split) for one in (config, baseline)} == {(task, "validation")}
+
+
 @pytest.mark.parametrize("name", sorted(FINETUNE_OVERLAYS))
 def test_overlays_of_the_training(name: str) -> None:
     config = composed("finetune", "model=tiny-small", f"experiment={name}")

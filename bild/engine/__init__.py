@@ -9,11 +9,13 @@ from bild.engine.hf import huggingface_runner
 from bild.engine.prepared import t5_halves, why_not_t5
 from bild.engine.runner import Runner
 from bild.engine.shortlist import ShortlistRunner
+from bild.engine.t5.adaptive import AdaptiveRunner
 from bild.engine.t5.decoder import T5Decoder
 from bild.engine.t5.early_exit import t5_early_exit
 from bild.engine.t5.runner import T5Runner
 from bild.engine.t5.state import T5State
 from bild.engine.truncated import truncated
+from bild.types import ExitRule
 
 ENGINES = ("auto", "hf", "static", "static+int8")
 
@@ -33,6 +35,21 @@ def make_runner(model: PreTrainedModel, engine: str, max_length: int, listed: Te
         runner = huggingface_runner(model)
         return runner if listed is None else ShortlistRunner(runner, listed)
     return T5Runner(*parts, listed)
+
+
+def make_adaptive(model: PreTrainedModel, engine: str, max_length: int, rule: ExitRule) -> AdaptiveRunner:
+    """The runner of a T5 or mT5 whose tokens leave when ``rule`` says so.
+
+    Raises:
+        ValueError: as ``make_runner``, and on "hf", where every token takes every layer.
+    """
+    parts = _t5_parts(model, engine, max_length)
+    if parts is None:
+        raise ValueError(
+            f"engine={engine!r} runs this model through transformers' forward, which takes every token through every "
+            "layer; to leave early, use engine='static' and a T5 or mT5"
+        )
+    return AdaptiveRunner(*parts, rule)
 
 
 def make_early_exit(model: PreTrainedModel, engine: str, max_length: int, layers: int) -> tuple[Runner, Runner]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bild.types import Draft, Review, Scores, Verdict
+from bild.types import Draft, ExitRule, Review, Scores, Verdict
 
 
 class Policy(ABC):
@@ -47,6 +47,11 @@ class Policy(ABC):
     def looks_ahead(self) -> bool:
         """They reach one position beyond a draft that its cap has ended: one more small step."""
         return False
+
+    @property
+    def exits(self) -> ExitRule | None:
+        """When a token may leave the large model before its last layer; None = never."""
+        return None
 
     def check(self, *, greedy: bool) -> None:  # noqa: B027 (every mode is fine unless a policy says otherwise)
         """Raise ValueError where the policy cannot decode in this mode."""

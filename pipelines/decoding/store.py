@@ -28,6 +28,7 @@ TRACE = pa.list_(
             ("round", pa.int32()),
             ("confidence", pa.float32()),
             ("reason", pa.string()),
+            ("layers", pa.int16()),
         ]
     )
 )

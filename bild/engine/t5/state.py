@@ -7,7 +7,7 @@ Knows no head, and keeps no lengths: who steps says where each row stands, so th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,6 +35,12 @@ class Step:
     """columns of the cache that any of them may look at"""
     bias: Tensor
     """(B, H, W, reach) position bias, -inf ahead"""
+
+    def only(self, some: Sequence[int]) -> Step:
+        """The same for some of the N tokens."""
+        index = torch.tensor(some, device=self.slots.device, dtype=torch.long)
+        places = index if self.block.places is None else self.block.places[index]
+        return replace(self, tokens=self.tokens[index], slots=self.slots[index], block=Block(self.block.shape, places))
 
 
 class T5State:
@@ -127,19 +133,28 @@ class T5State:
 
     def run(self, hidden: Tensor, step: Step, layers: range) -> Tensor:
         """(N, D) through these decoder layers, whose keys and values are cached."""
-        for index in layers:
-            layer = self._decoder.layers[index]
-            hidden = settle(hidden + self._attend_to_itself(layer, self._caches[index], step, hidden))
-            hidden = settle(hidden + self._attend_to_source(layer, self._sources[index], step, hidden))
-            hidden = settle(hidden + layer.feed_forward(hidden))
+        for layer in layers:
+            hidden = self.pass_through(hidden, self.remember(hidden, step, layer), step, layer)
         return hidden
 
-    def _attend_to_itself(self, layer: DecoderLayer, cache: Tensor, step: Step, hidden: Tensor) -> Tensor:
-        joined = layer.qkv(layer.self_norm(hidden))
-        inner = self._decoder.inner_width
+    def remember(self, hidden: Tensor, step: Step, layer: int) -> Tensor:
+        """Cache the keys and values that a layer makes of (N, D). Returns the (N, A) queries."""
+        parts, cache, inner = self._decoder.layers[layer], self._caches[layer], self._decoder.inner_width
+        joined = parts.qkv(parts.self_norm(hidden))
         cache.view(-1, cache.shape[-1]).index_copy_(0, step.slots, joined[:, inner:])
-        keys, values = in_heads(cache[:, : step.reach], 2, self._decoder.n_heads)
-        return layer.self_out(self._attend(step, joined[:, :inner], keys, values, step.bias))
+        return joined[:, :inner]
+
+    def pass_through(self, hidden: Tensor, query: Tensor, step: Step, layer: int) -> Tensor:
+        """(N, D) through a layer that has remembered them, with the queries (N, A) that it gave back."""
+        parts = self._decoder.layers[layer]
+        keys, values = in_heads(self._caches[layer][:, : step.reach], 2, self._decoder.n_heads)
+        hidden = settle(hidden + parts.self_out(self._attend(step, query, keys, values, step.bias)))
+        hidden = settle(hidden + self._attend_to_source(parts, self._sources[layer], step, hidden))
+        return settle(hidden + parts.feed_forward(hidden))
+
+    def share_before(self, step: Step) -> Tensor:
+        """(N,) how much of the most tokens that can stand before the last one of a row stands before each."""
+        return step.slots % self._capacity / max(1, self._capacity - 1)
 
     def _attend_to_source(self, layer: DecoderLayer, source: tuple[Tensor, ...], step: Step, hidden: Tensor) -> Tensor:
         query = layer.cross_query(layer.cross_norm(hidden))
