@@ -49,6 +49,7 @@ def rates(rows: Sequence[DecodedRow], large_rows: Sequence[DecodedRow], eos: Seq
         eos: ids that end a text.
     """
     total, by = counts(rows), written_by(rows)
+    taken = [token.layers for row in rows for token in row.trace if token.layers is not None]
     return {
         "acceptance": acceptance(total),
         # Tokens per pass of the large model.
@@ -66,6 +67,8 @@ def rates(rows: Sequence[DecodedRow], large_rows: Sequence[DecodedRow], eos: Seq
         # Texts that ended at the length limit, without EOS.
         "cut_off": sum(not row.tokens or row.tokens[-1] not in eos for row in rows) / len(rows),
         "mean_tokens": total["tokens"] / len(rows),
+        # Decoder layers per written token, where tokens may leave before the last.
+        "mean_layers": _ratio(sum(taken), len(taken)),
     }
 
 

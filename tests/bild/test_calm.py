@@ -173,6 +173,20 @@ def test_a_row_does_not_depend_on_its_neighbours(rule, do_sample, engine):
         ]
 
 
+@pytest.mark.parametrize(
+    ("rule", "layers"),
+    [
+        (bild.Calm(threshold=0, decay=None), 1),
+        (bild.Calm(threshold=0, decay=None, min_layers=3), 3),
+        (bild.Calm(threshold=0, decay=None, confidence="cosine"), 2),
+        (bild.Calm(threshold=0, decay=None, confidence="saturation"), 2),
+    ],
+    ids=str,
+)
+def test_the_first_exit(rule, layers):
+    assert {token.layers for row in write(MODELS["t5"], rule, 3).trace for token in row} == {layers}
+
+
 def test_a_layer_that_is_left_out_is_not_computed(monkeypatch):
     passed = []
     pass_through = T5State.pass_through

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -57,8 +59,17 @@ def test_rates():
             "exact_match_with_large": 1 / 2,
             "cut_off": 1 / 2,
             "mean_tokens": 5,
+            "mean_layers": None,
         }
     )
+
+
+def test_layers_are_averaged_over_tokens():
+    rows = [
+        DecodedRow("", [5], stats(tokens=len(taken)), [replace(token(5, "large"), layers=layers) for layers in taken])
+        for taken in ([1, 4, 1], [2])
+    ]
+    assert measures.rates(rows, rows, EOS)["mean_layers"] == 2
 
 
 def test_rates_that_have_nothing_to_divide_by_are_unknown():
