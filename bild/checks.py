@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -92,7 +94,7 @@ def _why_unfit(model: PreTrainedModel) -> str | None:
     """Why a model cannot verify a draft and take it back; None if it can."""
     if model._is_stateful:
         return "keeps a state that cannot take back a token"
-    if "past_key_values" not in inspect.signature(type(model).forward).parameters:
+    if "past_key_values" not in _parameters(type(model)):
         return "keeps no cache of keys and values"
     return _UNFIT.get(type(model).__name__)
 
@@ -149,8 +151,7 @@ def _check_names(inputs: dict[str, Any], name: str, model: PreTrainedModel) -> N
     """Every input is one that the model takes: most would swallow a misspelt one without a word."""
     taken = ["input_ids", "attention_mask"]
     if model.config.is_encoder_decoder:
-        # Of the class: an instance may carry a wrapper that takes anything.
-        parameters = inspect.signature(type(model.get_encoder()).forward).parameters.values()
+        parameters = _parameters(type(model.get_encoder())).values()
         taken = [one.name for one in parameters if one.kind is not one.VAR_KEYWORD and one.name != "self"]
     foreign = sorted(inputs.keys() - set(taken))
     kind = type(model).__name__
@@ -231,10 +232,25 @@ def position_limit(part: nn.Module) -> int | None:
     grow), so that there is no end to them."""
     tables = [
         module.num_embeddings - int(getattr(module, "offset", 0))
-        for name, module in part.named_modules()
-        if isinstance(module, nn.Embedding) and name.rpartition(".")[-1] in _POSITION_TABLES
+        for name, module in _outside_layers(part)
+        if isinstance(module, nn.Embedding) and name in _POSITION_TABLES
     ]
     return min(tables, default=None)
+
+
+def _outside_layers(part: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """What a model is made of, with its own name, apart from its stacks of layers: most of it, and never a table."""
+    for name, child in part.named_children():
+        if not isinstance(child, nn.ModuleList):
+            yield name, child
+            yield from _outside_layers(child)
+
+
+@cache
+def _parameters(kind: type) -> Mapping[str, inspect.Parameter]:
+    """What the forward of this kind of module takes; of the class, since an instance may carry a wrapper that takes
+    anything."""
+    return inspect.signature(kind.forward).parameters  # type: ignore[attr-defined]
 
 
 def check_generation_config(config: GenerationConfig, *, given_by_user: bool) -> None:

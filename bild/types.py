@@ -6,7 +6,7 @@ B rows, K drafted tokens at most in this round, V the vocabulary, T the longest 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -52,8 +52,18 @@ class Scores:
 
     def plain_of(self, tokens: Tensor) -> Tensor:
         """(...) the plain probability of the token ids (...), all of them among ``ids``."""
-        columns = tokens if self.ids is None else torch.searchsorted(self.ids, tokens)
-        return self.plain.gather(-1, columns.unsqueeze(-1)).squeeze(-1)
+        return self._of(tokens, self.plain)
+
+    def log_plain_of(self, tokens: Tensor) -> Tensor:
+        """(..., N) the natural logarithm of the same, at the first N positions, of tokens (..., N); finite too where
+        the probability is too small for its number."""
+        surplus = self.processed.amax(-1) - self.confidence.log()  # log-sum-exp of the logits
+        return self._of(tokens, self.processed) - surplus[..., : tokens.shape[-1]]
+
+    @property
+    def unprocessed(self) -> Scores:
+        """The same positions without processors."""
+        return self if self.processed is self.raw else replace(self, processed=self.raw)
 
     def pick(self, uniforms: Tensor | None) -> Tensor:
         """(...) the token that the model writes at each position; ``uniforms`` (...) in [0, 1), unused when greedy."""
@@ -67,6 +77,11 @@ class Scores:
     def at(self, columns: Tensor) -> Scores:
         """The one position of each row, of (B, W) positions, that the (B,) columns name."""
         return Scores(at(self.raw, columns), at(self.processed, columns), self.sampler, self.ids)
+
+    def _of(self, tokens: Tensor, values: Tensor) -> Tensor:
+        """(...) of (..., V) values those of the token ids (...)."""
+        columns = tokens if self.ids is None else torch.searchsorted(self.ids, tokens)
+        return values.gather(-1, columns.unsqueeze(-1)).squeeze(-1)
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,9 @@ from bild.types import Draft, Scores, Verdict
 
 
 def over_threshold(draft: Draft, large_log_probs: Tensor, rollback: float) -> Tensor:
-    """(B, K) bool: drafted positions whose cross-entropy under the (B, K+1, V) log-probabilities exceeds ``rollback``
-    nats."""
-    width = draft.tokens.shape[1]
-    surprise = -large_log_probs[:, :width].gather(-1, draft.tokens.unsqueeze(-1)).squeeze(-1)
-    return (surprise > rollback) & is_drafted(draft)
+    """(B, K) bool: drafted tokens whose cross-entropy under the large model, from their (B, K) log-probabilities,
+    exceeds ``rollback`` nats."""
+    return (-large_log_probs > rollback) & is_drafted(draft)
 
 
 def paper_rule(draft: Draft, large: Scores, uniforms: Tensor | None, rollback: float) -> Verdict:
@@ -30,7 +28,7 @@ def paper_rule(draft: Draft, large: Scores, uniforms: Tensor | None, rollback: f
     """
     width = draft.tokens.shape[1]
     choice = large.pick(uniforms)
-    over = over_threshold(draft, torch.log_softmax(large.processed, -1), rollback)
+    over = over_threshold(draft, large.log_plain_of(draft.tokens), rollback)
     n_accepted = first_true(over & (choice[:, :width] != draft.tokens), otherwise=draft.n_drafted)
     return Verdict(n_accepted=n_accepted, next_token=at(choice, n_accepted))
 
@@ -42,11 +40,12 @@ def authors_rule(draft: Draft, large: Scores, rollback: float) -> Verdict:
     there, all of it stands and the processed argmax follows; if not, the raw argmax replaces it and the large model
     goes again.
     """
-    choice = large.raw.argmax(-1)
-    over = over_threshold(draft, torch.log_softmax(large.raw, -1), rollback)
+    raw = large.unprocessed
+    choice = raw.choice
+    over = over_threshold(draft, raw.log_plain_of(draft.tokens), rollback)
     first_over = first_true(over, otherwise=draft.n_drafted)
     token_there = at(torch.nn.functional.pad(draft.tokens, (0, 1)), first_over)
     rolls_back = (first_over < draft.n_drafted) & (at(choice, first_over) != token_there)
     n_accepted = torch.where(rolls_back, first_over, draft.n_drafted)
-    next_token = torch.where(rolls_back, at(choice, n_accepted), at(large.processed.argmax(-1), n_accepted))
+    next_token = torch.where(rolls_back, at(choice, n_accepted), at(large.choice, n_accepted))
     return Verdict(n_accepted=n_accepted, next_token=next_token, skip_draft=rolls_back, ignores_eos=rolls_back)

@@ -70,16 +70,26 @@ def test_fallback_zero_always_drafts_and_one_drafts_only_certainty():
 
 
 def test_a_cross_entropy_equal_to_the_threshold_stands():
-    log_probs = torch.full((1, 3, 2), -2.0, dtype=torch.float64)
-    log_probs[0, 1, A] = -2.0 - 1e-9
+    log_probs = torch.tensor([[-2.0, -2.0 - 1e-9]], dtype=torch.float64)
     assert over_threshold(draft([[A, A]]), log_probs, 2.0).tolist() == [[False, True]]
-    assert over_threshold(draft([[A, B]]), log_probs, 2.0).tolist() == [[False, False]]
+    assert over_threshold(draft([[A, B]]), log_probs.flip(-1), 2.0).tolist() == [[True, False]]
 
 
 def test_columns_beyond_a_rows_draft_are_never_over_the_threshold():
-    log_probs = torch.full((2, 3, 2), -9.0)
     drafted = draft([[A, A], [A, A]], n_drafted=[1, 0])
-    assert over_threshold(drafted, log_probs, 1.0).tolist() == [[True, False], [False, False]]
+    assert over_threshold(drafted, torch.full((2, 2), -9.0), 1.0).tolist() == [[True, False], [False, False]]
+
+
+def test_log_probabilities_of_tokens_are_those_of_the_whole_distribution():
+    logits = torch.randn(2, 3, 50, generator=torch.Generator().manual_seed(0)) * 40
+    logits[0, 0, 3] = -torch.inf
+    both = Scores(raw=logits, processed=logits.roll(1, -1), sampler=Sampler())
+    tokens = torch.tensor([[4, 7], [49, 0]])
+    for one, of in ((both, both.processed), (both.unprocessed, both.raw)):
+        expected = torch.log_softmax(of, -1)[:, :2].gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+        torch.testing.assert_close(one.log_plain_of(tokens), expected)
+    assert both.unprocessed.log_plain_of(torch.tensor([[3], [3]]))[0, 0] == -torch.inf
+    assert both.log_plain_of(both.processed.argmin(-1)).isfinite()[1].all()  # e^-150 is no float32
 
 
 def test_paper_a_draft_that_surprises_nobody_stands_and_gets_a_bonus():
