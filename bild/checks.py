@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -94,7 +94,7 @@ def _why_unfit(model: PreTrainedModel) -> str | None:
     """Why a model cannot verify a draft and take it back; None if it can."""
     if model._is_stateful:
         return "keeps a state that cannot take back a token"
-    if "past_key_values" not in _parameters(type(model)):
+    if "past_key_values" not in _parameters(type(model).forward):
         return "keeps no cache of keys and values"
     return _UNFIT.get(type(model).__name__)
 
@@ -151,7 +151,7 @@ def _check_names(inputs: dict[str, Any], name: str, model: PreTrainedModel) -> N
     """Every input is one that the model takes: most would swallow a misspelt one without a word."""
     taken = ["input_ids", "attention_mask"]
     if model.config.is_encoder_decoder:
-        parameters = _parameters(type(model.get_encoder())).values()
+        parameters = _parameters(type(model.get_encoder()).forward).values()
         taken = [one.name for one in parameters if one.kind is not one.VAR_KEYWORD and one.name != "self"]
     foreign = sorted(inputs.keys() - set(taken))
     kind = type(model).__name__
@@ -247,10 +247,9 @@ def _outside_layers(part: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 @cache
-def _parameters(kind: type) -> Mapping[str, inspect.Parameter]:
-    """What the forward of this kind of module takes; of the class, since an instance may carry a wrapper that takes
-    anything."""
-    return inspect.signature(kind.forward).parameters  # type: ignore[attr-defined]
+def _parameters(forward: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """What a forward takes; to be asked of the class, since an instance may carry a wrapper that takes anything."""
+    return inspect.signature(forward).parameters
 
 
 def check_generation_config(config: GenerationConfig, *, given_by_user: bool) -> None:

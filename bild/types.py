@@ -57,8 +57,8 @@ class Scores:
     def log_plain_of(self, tokens: Tensor) -> Tensor:
         """(..., N) the natural logarithm of the same, at the first N positions, of tokens (..., N); finite too where
         the probability is too small for its number."""
-        surplus = self.processed.amax(-1) - self.confidence.log()  # log-sum-exp of the logits
-        return self._of(tokens, self.processed) - surplus[..., : tokens.shape[-1]]
+        log_total = self.processed.amax(-1) - self.confidence.log()
+        return self._of(tokens, self.processed) - log_total[..., : tokens.shape[-1]]
 
     @property
     def unprocessed(self) -> Scores:

@@ -113,7 +113,7 @@ class _Watch:
             what = "the model" if module is model else name
             if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
                 found.append((name, f"{what} has hooks or a forward of its own, which it would not call"))
-            elif not _is_own(type(module)):
+            elif not _is_own(type(module).__module__):
                 found.append((name, f"{what} is a {type(module).__name__}, not what transformers puts there"))
             elif module._parameters.get("bias") is not None:
                 found.append((name, f"{what} has a bias, which it would not add"))
@@ -132,9 +132,9 @@ class _Watch:
 
 
 @cache
-def _is_own(kind: type) -> bool:
-    """A class of modules that transformers itself puts into a T5."""
-    return kind.__module__.startswith(OWN_MODULES)
+def _is_own(home: str) -> bool:
+    """Whether classes of this module of Python are what transformers itself puts into a T5."""
+    return home.startswith(OWN_MODULES)
 
 
 _watches: WeakKeyDictionary[PreTrainedModel, _Watch] = WeakKeyDictionary()

@@ -184,6 +184,11 @@ def one_row_through_data(model):
     model.lm_head.weight.data[3].mul_(-5)
 
 
+def one_head_through_data(model):
+    own = model.decoder.block[1].layer[0].SelfAttention
+    own.k.weight.data[own.key_value_proj_dim : 2 * own.key_value_proj_dim].mul_(-5)
+
+
 def one_column_through_data(model):
     model.decoder.block[0].layer[2].DenseReluDense.wi.weight.data[:, 5].mul_(-5)
 
@@ -217,6 +222,7 @@ def loaded(model):
         in_the_encoder,
         through_data,
         one_row_through_data,
+        one_head_through_data,
         one_column_through_data,
         the_norms_epsilon,
         scaled_outputs,

@@ -47,6 +47,7 @@ class T5Decoder:
         # mT5 has no such field and never scales.
         self.head_scale = config.d_model**-0.5 if getattr(config, "scale_decoder_outputs", False) else 1.0
         self._attention = model.decoder.block[0].layer[0].SelfAttention
+        self._distance_bias = torch.empty(self.n_heads, 0)
 
     @property
     def all_layers(self) -> range:
@@ -69,9 +70,13 @@ class T5Decoder:
     def bias_of_distance(self, distances: int) -> Tensor:
         """(H, 2N) for N = ``distances``: column N + d is what a head adds to a key that lies d tokens back, -inf to one
         that lies ahead (d < 0)."""
-        # Row N-1 of transformers' own table holds the distances N-1 .. 0.
-        row = self._attention.compute_bias(1, distances, past_seen_tokens=distances - 1)[0, :, 0].detach()
-        return torch.cat([torch.full_like(row, -torch.inf), row.flip(-1)], dim=-1)
+        middle = self._distance_bias.shape[-1] // 2
+        if middle < distances:
+            # Row N-1 of transformers' own table holds the distances N-1 .. 0.
+            row = self._attention.compute_bias(1, distances, past_seen_tokens=distances - 1)[0, :, 0].detach()
+            self._distance_bias = torch.cat([torch.full_like(row, -torch.inf), row.flip(-1)], dim=-1)
+            middle = distances
+        return self._distance_bias[:, middle - distances : middle + distances]
 
 
 def _layer(parts: Any, config: Any, *, int8: bool) -> DecoderLayer:
