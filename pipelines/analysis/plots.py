@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pipelines.analysis.tables import SERIES, Content, metric_title, series
 from pipelines.evaluation.plots import INK, MARKERS, empty_figure, svg_text
 from pipelines.evaluation.plots import SERIES as COLOURS
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH = 7.6  # inches, as the other report's plots
+SHARES = (0, 1, 3, 6, 10, 20, 40, 70, 100)  # of the ticks, in percent
 GREY = "#8c8c8c"  # bars in the background, on dark and light alike
 
 
@@ -129,7 +132,11 @@ def mixing(content: Content) -> str:
         baseline = content["baselines"][name]
         axes.plot([share], [baseline["quality"]["score"]], marker, color=INK, markersize=10, label=baseline["label"])
     axes.axhline(content["baselines"]["large"]["quality"]["score"], color=INK, linewidth=0.7, linestyle=":")
-    axes.set_xlabel("% of the tokens that the large model wrote")
+    # Little of the large model is where much happens.
+    axes.set_xscale("function", functions=(np.sqrt, np.square))
+    axes.set_xticks(SHARES, [f"{share}" for share in SHARES])
+    axes.set_xlim(0, 104)
+    axes.set_xlabel("% of the tokens that the large model wrote (root scale)")
     axes.set_ylabel(metric_title(content))
     _legend(axes)
     return svg_text(figure)
