@@ -103,6 +103,8 @@ def _figures(found: dict[Probe, list[float]], seed: int) -> dict[str, Any]:
     over_one = {probe: asdict(paired_bootstrap(np.array(times), one, ratio, seed)) for probe, times in found.items()}
     return {
         "turns": len(one),
+        # Far above 1, something else used the machine: short steps slip through, long ones are interrupted.
+        "median_over_fastest": max(median(times) / min(times) for times in found.values()),
         "small_ms": median(found["small", 1]),
         "c": over_one["small", 1],
         "large": [

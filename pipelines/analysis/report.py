@@ -17,6 +17,7 @@ from pipelines.evaluation.report import common_facts, page_template
 from pipelines.evaluation.table import percent
 from pipelines.files import write_text
 
+BUSY = 2.0  # how often a median step may hold the fastest one before the machine is called busy
 PLOTS = ("by_position", "reliability", "steps", "draft_lengths", "mixing", "ablation")
 
 
@@ -55,13 +56,16 @@ def verdict(content: Content) -> str:
     """Where prediction and measurement part, at the draft length that the formula thinks best."""
     point = _point(content, content["draft_lengths"]["best"]["formula"])
     ways, measured = point["predicted_speedup"], point["latency"]["decode_only"]["speedup"]
+    slowed = content["steps"]["median_over_fastest"]
+    busy = f" The machine was busy, steps took up to {slowed:.1f} times as long as the fastest of their kind: measure "
+    busy += "again when it is not, before c and what follows from it is believed."
     inside = measured["low"] <= ways["formula"] <= measured["high"]
     agrees = "agrees with the measurement" if inside else "is not what was measured"
     return (
         f"At a draft length of {point['draft_length']} the formula's {ways['formula']:.2f} {agrees}, "
         f"{measured['value']:.2f} ({measured['low']:.2f} to {measured['high']:.2f}). Step by step: "
         f"{ways['positions']:.2f} with the steps that these texts really take, {ways['widths']:.2f} with wider large "
-        f"steps at their cost, {ways['loop']:.2f} with what the loop adds to every step."
+        f"steps at their cost, {ways['loop']:.2f} with what the loop adds to every step.{busy if slowed > BUSY else ''}"
     )
 
 

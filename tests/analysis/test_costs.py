@@ -37,6 +37,7 @@ def test_ratios_are_of_one_turn():
     }
     figures = costs._figures(found, seed=0)
     assert figures["turns"] == 5
+    assert figures["median_over_fastest"] == 7
     assert figures["c"] == pytest.approx({"value": 0.2, "low": 0.2, "high": 0.2})
     assert figures["small_ms"] == 14
     one, two = figures["large"]
