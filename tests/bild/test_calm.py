@@ -187,6 +187,13 @@ def test_the_first_exit(rule, layers):
     assert {token.layers for row in write(MODELS["t5"], rule, 3).trace for token in row} == {layers}
 
 
+def test_layers_are_told_of_written_tokens_alone():
+    prompt = torch.tensor([[START, 5, 7]] * len(LENGTHS))
+    out = write(MODELS["t5"], RULES[0], 3, decoder_input_ids=prompt)
+    assert all(token.layers in (1, 2, 3, 4) for row in out.trace for token in row)
+    assert [len(row) for row in out.trace] == [row.tokens for row in out.stats]
+
+
 def test_a_layer_that_is_left_out_is_not_computed(monkeypatch):
     passed = []
     pass_through = T5State.pass_through

@@ -98,10 +98,11 @@ def test_never_drafting_is_the_large_model(engine, do_sample):
 
 @pytest.mark.parametrize("engine", ["static", "hf", "static+int8"])
 @pytest.mark.parametrize(("name", "layers"), [("t5", 1), ("t5", 2), ("gated", 1)])
-def test_lossless_settings_write_what_the_large_model_writes(name, layers, engine):
+@pytest.mark.parametrize("policy", [EXACT, bild.Speculative(draft_length=3)], ids=["BigLittle", "Speculative"])
+def test_lossless_settings_write_what_the_large_model_writes(policy, name, layers, engine):
     rolled_back = accepted = 0
     for seed in range(3):
-        out = write(MODELS[name], EXACT, layers=layers, engine=engine, seed=seed)
+        out = write(MODELS[name], policy, layers=layers, engine=engine, seed=seed)
         assert out.sequences.equal(write(MODELS[name], bild.LargeOnly(), engine=engine, seed=seed).sequences)
         rolled_back += sum(row.rolled_back for row in out.stats)
         accepted += sum(row.accepted for row in out.stats)
