@@ -25,6 +25,8 @@ Source = Sequence[int] | Tensor | Mapping[str, Tensor]
 Numbered = tuple[int, Source]
 
 
+# Each step in one mode, whatever the caller's: caches made in inference mode cannot be written to outside of it.
+@torch.inference_mode(False)
 @torch.no_grad()
 def generate_many(
     large: PreTrainedModel | None,

@@ -156,3 +156,30 @@ def test_greedy_decoding_leaves_the_random_state_alone():
     torch.manual_seed(0)
     list(bild.generate_many(*pair(3), rows(3), policy=POLICIES[0], batch_size=2, max_new_tokens=4))
     assert torch.rand(1) == expected
+
+
+@pytest.mark.parametrize("engine", ["static", "hf"])
+@pytest.mark.parametrize(("begins", "goes_on"), list(itertools.permutations(["inference", "no_grad", "grad"], 2)))
+def test_an_iterator_goes_on_in_another_mode_than_it_began_in(begins, goes_on, engine):
+    modes = {"inference": torch.inference_mode, "no_grad": torch.no_grad, "grad": torch.enable_grad}
+    inputs = rows(3, [4, 2, 5, 3])
+    many = bild.generate_many(*pair(3), inputs, policy=POLICIES[0], batch_size=2, max_new_tokens=12, engine=engine)
+    with modes[begins]():
+        outs = [next(many)]
+    with modes[goes_on]():
+        outs += many
+        assert torch.is_grad_enabled() == (goes_on == "grad")
+    for (_, out), row in zip(outs, inputs, strict=True):
+        assert out.sequences.equal(alone(row, POLICIES[0], engine=engine).sequences)
+        out.sequences.zero_()  # an ordinary tensor, whatever mode it was made in
+
+
+def test_an_abandoned_iterator_closes_and_asks_for_no_more_inputs():
+    asked = []
+    given = (asked.append(place) or row for place, row in enumerate(rows(3)))
+    many = bild.generate_many(*pair(3), given, policy=POLICIES[0], batch_size=2, max_new_tokens=12)
+    next(many)
+    before = len(asked)
+    many.close()
+    assert list(many) == []
+    assert len(asked) == before < len(LENGTHS)
