@@ -15,6 +15,7 @@ from pipelines.cli import UserError, entry
 def main(config: DictConfig) -> None:
     # Heavy, and not needed to say that a key is misspelt.
     from pipelines.data.encode import encode
+    from pipelines.data.task import refuse_prompt
     from pipelines.decoding.config import instantiated
     from pipelines.models.loading import identity, load
     from pipelines.training.identity import task_identity
@@ -22,6 +23,7 @@ def main(config: DictConfig) -> None:
     from pipelines.training.run import held, train
 
     task, model, settings = (instantiated(config, node) for node in ("task", "model", "train"))
+    refuse_prompt(task)
     if not isinstance(config.out, str) or not config.out:
         raise UserError(f"out={config.out}: give a folder")
     out = Path(config.out)

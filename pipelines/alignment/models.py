@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 
 from pipelines.decoding.pair import check_tokenizers
-from pipelines.models.loading import LoadedModel, Model, choose_checkpoint, load
+from pipelines.models.loading import LoadedModel, Model, check_trainable, choose_checkpoint, load
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +36,10 @@ class Models:
         """The large model, ready to decode, and the small one's starting point, in float32 on the CPU.
 
         Raises:
-            UserError: a model that cannot be loaded, or two tokenizers.
+            UserError: a model that cannot be loaded or trained, or two tokenizers.
         """
         large, start = load(self.large, self.task_name, "large"), self._start(self.init)
+        check_trainable(large)
         check_tokenizers(large.tokenizer, start.tokenizer)
         return self.ready(large), start
 

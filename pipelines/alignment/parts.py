@@ -19,7 +19,7 @@ from pipelines.alignment.outputs import Processes
 from pipelines.alignment.run import Teacher
 from pipelines.alignment.settings import AlignSettings
 from pipelines.cli import UserError, check_whole, counted
-from pipelines.data.task import Task
+from pipelines.data.task import Task, refuse_prompt
 from pipelines.decoding.config import check_seed_and_engine, instantiated
 from pipelines.decoding.pair import chosen_device, chosen_dtype
 from pipelines.models.fingerprint import model_hash
@@ -65,6 +65,7 @@ def assemble(config: DictConfig) -> Parts:
         raise UserError(f"small={small.name}: has no weights that could be aligned; choose a model")
     names = ("task", "align", "train", "bild", "large")
     task, settings, training, policy, large = (instantiated(config, name) for name in names)
+    refuse_prompt(task)
     if not (policy.uses_large and policy.uses_small):
         raise UserError("bild: alignment is measured with a policy that uses both models; choose bild=big_little")
     if settings.distills and training.exits is not None:

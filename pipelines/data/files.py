@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from pipelines.cli import UserError, counted, first_line
+from pipelines.data import columns as sides
 
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 CHUNK = 10_000  # rows turned into Arrow at a time, so that a long file is never held as Python objects
@@ -33,7 +34,8 @@ def load(path: str, columns: tuple[str, str], limit: int | None = None) -> Datas
     """The first ``limit`` pairs of a file (all if None), in the file's order, as columns ``source`` and ``target``.
 
     A column may be nested: ``translation.de`` is the field ``de`` inside ``translation``; where a file is flat, a
-    column named ``translation.de`` or just ``de`` serves as well.
+    column named ``translation.de`` or just ``de`` serves as well. In place of a column there may be a text with several
+    in braces (``pipelines.data.columns``).
     """
     pairs = (_pair(path, row, columns) for row in islice(_rows(path), limit))
     schema = pa.schema([("source", pa.string()), ("target", pa.string())])
@@ -64,8 +66,19 @@ def _pair(path: str, numbered: Row, columns: tuple[str, str]) -> tuple[str, str]
     return source, target
 
 
-def _text(path: str, number: int, row: dict[str, Any], column: str) -> str:
-    where = f"{path}: row {number}"
+def _text(path: str, number: int, row: dict[str, Any], side: str) -> str:
+    where, filled = f"{path}: row {number}", sides.is_filled(side)
+    values = {column: _value(where, row, column, lists=filled) for column in sides.names(side)}
+    text = sides.fill(side, values) if filled else values[side]
+    if not text.strip():
+        raise UserError(f"{where}, column {side!r} is empty; fill it or remove the row")
+    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        raise UserError(f"{where}, column {side!r} has half a character (\\ud800 to \\udfff); correct it")
+    return text
+
+
+def _value(where: str, row: dict[str, Any], column: str, *, lists: bool) -> sides.Value:
+    """The text of a column, or the texts in it where ``lists`` may be."""
     choose = f"(it has {', '.join(_names(row))}); set task.source_column and task.target_column"
     try:
         value = find(row, column)
@@ -73,12 +86,14 @@ def _text(path: str, number: int, row: dict[str, Any], column: str) -> str:
         raise UserError(f"{where} has no column {column!r} {choose}") from None
     if isinstance(value, dict):
         raise UserError(f"{where}, column {column!r} is an object, not text {choose}")
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        if lists:
+            return value
+        raise UserError(
+            f"{where}, column {column!r} is a list, not text; {{{column}}} in braces takes one line per item"
+        )
     if not isinstance(value, str):
         raise UserError(f"{where}, column {column!r} is {_kind(value)}, not text; correct or remove the row")
-    if not value.strip():
-        raise UserError(f"{where}, column {column!r} is empty; fill it or remove the row")
-    if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
-        raise UserError(f"{where}, column {column!r} has half a character (\\ud800 to \\udfff); correct it")
     return value
 
 

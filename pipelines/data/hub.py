@@ -13,6 +13,7 @@ from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetsError
 
 from pipelines.cli import UserError, counted, first_line
+from pipelines.data import columns as sides
 
 log = logging.getLogger(__name__)
 
@@ -27,19 +28,19 @@ class Hub:
     revision: str | None = None
     splits: Mapping[str, str] = field(
         default_factory=lambda: {"train": "train", "validation": "validation", "test": "test"}
-    )  # our name -> the dataset's
+    )  # our name -> the dataset's, or a part of it: train[-500:]
 
     def load(self, split: str, columns: tuple[str, str], limit: int | None = None) -> Dataset:
         """The split's pairs without those that have an empty side, of which some of these datasets have a few.
+
+        A side is a column, or a text with several in braces (``pipelines.data.columns``).
 
         Raises:
             UserError: no such split, column, dataset, or no network.
         """
         if split not in self.splits:
             raise UserError(f"{self.path} has no split {split!r}; it has {', '.join(self.splits)}")
-        dataset = self._fetch(self.splits[split]).flatten()
-        source, target = (self._name(column, dataset.column_names) for column in columns)
-        dataset = dataset.select_columns([source, target]).rename_columns({source: "source", target: "target"})
+        dataset = self._pairs(self._fetch(self.splits[split]).flatten(), columns)
         table = dataset.data.table
         full = np.flatnonzero(_has_text(table["source"]) & _has_text(table["target"]))
         if len(full) < len(dataset):
@@ -58,6 +59,13 @@ class Hub:
                 "name, or give local files: task.data_files={train: F, validation: F, test: F}"
             ) from None
 
+    def _pairs(self, raw: Dataset, columns: tuple[str, str]) -> Dataset:
+        names = {column: self._name(column, raw.column_names) for side in columns for column in sides.names(side)}
+        if any(map(sides.is_filled, columns)):
+            return Dataset(pa.table([_side(raw, side, names) for side in columns], names=["source", "target"]))
+        source, target = (names[column] for column in columns)
+        return raw.select_columns([source, target]).rename_columns({source: "source", target: "target"})
+
     def _name(self, column: str, names: list[str]) -> str:
         last = column.rsplit(".", 1)[-1]
         for name in (column, last):
@@ -67,6 +75,16 @@ class Hub:
             f"{self.path} has no column {column!r} (it has {', '.join(names)}); "
             "set task.source_column and task.target_column"
         )
+
+
+def _side(raw: Dataset, side: str, names: Mapping[str, str]) -> pa.Array:
+    """The texts of one side; ``names`` are those of its columns in the data."""
+    columns = sides.names(side)
+    rows = zip(*(raw.data.table[names[column]].to_pylist() for column in columns), strict=True)
+    values = (["" if value is None else value for value in row] for row in rows)
+    if not sides.is_filled(side):
+        return pa.array((value for (value,) in values), pa.string())
+    return pa.array((sides.fill(side, dict(zip(columns, row, strict=True))) for row in values), pa.string())
 
 
 def _has_text(column: pa.ChunkedArray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A task: what the pairs are, where they come from, how long they may be and how they are scored.
+"""A task: what the pairs are, where they come from, how they are asked and scored, how long they may be.
 
 Knows nothing about models or tokenizers; the origins (files, hub, generators) know nothing about tasks.
 """
@@ -8,15 +8,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 from datasets import Dataset
 
 from pipelines.cli import UserError, check_whole
-from pipelines.data import files
+from pipelines.data import columns, files
+from pipelines.data.prompt import FewShot
 
 SPLITS = ("train", "validation", "test")
-METRICS = ("bleu", "rouge")
+METRICS = ("bleu", "rouge", "exact_match", "f1", "number")
 
 
 class Origin(Protocol):
@@ -25,7 +27,8 @@ class Origin(Protocol):
     def load(self, split: str, columns: tuple[str, str], limit: int | None) -> Dataset:
         """The first ``limit`` pairs of a split (all if None), in a fixed order.
 
-        ``columns`` are the names of the source and the target in the raw data; a generator has no use for them.
+        ``columns`` say what of the raw data is the source and what the target (``pipelines.data.columns``); a generator
+        has no use for them.
         The result has the string columns ``source`` and ``target``.
         """
         ...
@@ -33,19 +36,21 @@ class Origin(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One sequence-to-sequence task, instantiated by Hydra from ``conf/task/{name}.yaml``.
+    """One task, instantiated by Hydra from ``conf/task/{name}.yaml``.
 
-    ``load`` gives the text; ``pipelines.data.encode.encode`` turns it into token ids.
+    ``load`` gives the text; ``pipelines.data.encode.encode`` turns it into token ids for training,
+    ``pipelines.decoding.decode.source_ids`` for decoding.
     """
 
     name: str
     version: int  # goes up when the same configuration means other rows
-    metric: str  # "bleu" or "rouge"
+    metric: str  # one of METRICS; for "exact_match" and "f1" a target is one right answer a line
     origin: Origin
-    source_length: int  # tokens, EOS included
+    source_length: int  # tokens, EOS included; of the whole prompt where there is one
     target_length: int  # tokens, EOS included
-    prefix: str = ""  # put before every source when it is encoded
-    source_column: str = "source"  # may be nested: translation.de
+    prefix: str = ""  # put before every source when it is encoded, before the examples where there are some
+    prompt: FewShot | None = None  # how a source is asked; None = it is what an encoder reads
+    source_column: str = "source"  # may be nested, translation.de, or a text with columns in braces
     target_column: str = "target"
     data_files: Mapping[str, str | None] = field(default_factory=dict)  # split -> local file, in place of the origin
 
@@ -54,8 +59,24 @@ class Task:
             raise UserError(f"task.metric={self.metric}: choose one of {', '.join(METRICS)}")
         for name in ("source_length", "target_length"):
             check_whole(f"task.{name}", getattr(self, name), least=2)  # one token and EOS
+        for name in ("source_column", "target_column"):
+            try:
+                columns.names(getattr(self, name))
+            except ValueError as error:
+                raise UserError(f"task.{name}={getattr(self, name)}: {error}; write columns as {{column}}") from error
         for split in self.data_files:
             check_split(split, "task.data_files")
+
+    @cached_property
+    def examples(self) -> tuple[str, ...]:
+        """What stands before every question, taken from the training split; nothing where there is no prompt.
+
+        Raises:
+            UserError: as ``load`` does for the training split, and where it has too few rows.
+        """
+        if self.prompt is None or self.prompt.shots == 0:
+            return ()
+        return self.prompt.choose(self.load("train"))
 
     def load(self, split: str, limit: int | None = None) -> Dataset:
         """The pairs of a split as string columns ``source`` (without the prefix) and ``target``, in the data's order.
@@ -69,13 +90,21 @@ class Task:
         """
         check_split(split, "split")
         check_whole("limit", limit, null="the whole split")
-        columns = (self.source_column, self.target_column)
+        sides = (self.source_column, self.target_column)
         if not any(self.data_files.values()):
-            return self.origin.load(split, columns, limit)
+            return self.origin.load(split, sides, limit)
         path = self.data_files.get(split)
         if path is None:
             raise UserError(f"task.data_files has no file for the split {split!r}: add task.data_files.{split}=FILE")
-        return files.load(path, columns, limit)
+        return files.load(path, sides, limit)
+
+
+def refuse_prompt(task: Task) -> None:
+    """Raise ``UserError`` on a task that no model is trained on."""
+    if task.prompt is not None:
+        raise UserError(
+            f"task={task.name}: is asked with a few-shot prompt, of models as they are; train on a task without one"
+        )
 
 
 def check_split(split: str, where: str) -> None:

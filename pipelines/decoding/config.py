@@ -39,7 +39,8 @@ def instantiated(config: DictConfig, node: str) -> Any:
 
 
 def decoding(config: DictConfig, task: Task, policy: Policy) -> Decoding:
-    """How texts are written: the config's sampling keys, up to the task's target length unless told otherwise.
+    """How texts are written: the config's sampling keys, up to the task's target length unless told otherwise. The
+    answer to a prompt is one line.
 
     Raises:
         UserError: a value out of range, or sampling with a policy that is greedy only; known before any model loads.
@@ -58,6 +59,7 @@ def decoding(config: DictConfig, task: Task, policy: Policy) -> Decoding:
         **fields,
         seed=config.seed,
         engine=config.engine,
+        one_line=task.prompt is not None,
     )
 
 

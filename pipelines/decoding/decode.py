@@ -14,14 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 import bild
-from bild.checks import check_models
+from bild.checks import as_ids, check_models
 from bild.policies.base import Policy
 from bild.sources.base import DraftSource
 from pipelines.cli import UserError
 from pipelines.data.task import Task
+from pipelines.decoding.prompts import check_room, count_shortened, first_line, line_ends, prompt_ids
 from pipelines.decoding.rows import DecodedRow, kept_tokens
 from pipelines.decoding.store import ChunkStore, Row
 
@@ -40,6 +41,8 @@ class Decoding:
     seed: int = 0
     """each row has its own random stream, made from this and the row's index"""
     engine: str = "auto"
+    one_line: bool = False
+    """a text ends with its first line: any token with a line break in it closes the row as EOS does"""
 
 
 class Decoder:
@@ -52,26 +55,40 @@ class Decoder:
         tokenizer: PreTrainedTokenizerBase,
         decoding: Decoding,
     ) -> None:
-        self._models = (large, small)
+        self._models = {"large": large, "small": small}
         self._tokenizer = tokenizer
         self.decoding = decoding
-        self.device = next(model.device for model in (large, small) if isinstance(model, PreTrainedModel))
+        lead = next(model for model in (large, small) if isinstance(model, PreTrainedModel))
+        self.device = lead.device
+        self._pads_left = not lead.config.is_encoder_decoder
+        self.eos = list(as_ids(lead.generation_config.eos_token_id))
+        """ids that end a text"""
+        if decoding.one_line:
+            self.eos += line_ends(tokenizer)
 
     def check(self, policy: Policy) -> None:
         """Raise ``UserError`` unless these models can do what the policy asks of them; known before any work."""
         try:
-            check_models(*self._models, policy)
+            check_models(*self._models.values(), policy)
         except ValueError as error:
             raise UserError(str(error)) from error
 
+    def check_room(self, inputs: Sequence[list[int]]) -> None:
+        """Raise ``UserError`` if prompts and what may follow them are more than a decoder-only model's positions."""
+        check_room(self._models, inputs, self.decoding.max_new_tokens)
+
     def pad(self, inputs: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
-        """Rows of token ids as ``input_ids`` and ``attention_mask``, (B, S) int64 on the models' device."""
+        """Rows of token ids as ``input_ids`` and ``attention_mask``, (B, S) int64 on the models' device.
+
+        Prompts of decoder-only models are padded on the left: what is written goes on from their last token.
+        """
         width = max(map(len, inputs))
         ids = torch.full((len(inputs), width), self._tokenizer.pad_token_id, dtype=torch.long)
         mask = torch.zeros_like(ids)
         for row, tokens in enumerate(inputs):
-            ids[row, : len(tokens)] = torch.tensor(tokens)
-            mask[row, : len(tokens)] = 1
+            place = slice(width - len(tokens), width) if self._pads_left else slice(len(tokens))
+            ids[row, place] = torch.tensor(tokens)
+            mask[row, place] = 1
         return ids.to(self.device), mask.to(self.device)
 
     def run(
@@ -88,7 +105,7 @@ class Decoder:
         generators = [row_generator(options.seed, row, self.device) for row in rows] if options.do_sample else None
         try:
             return bild.generate(
-                *self._models,
+                *self._models.values(),
                 ids,
                 attention_mask=mask,
                 policy=policy,
@@ -98,6 +115,7 @@ class Decoder:
                 top_k=options.top_k,
                 top_p=options.top_p,
                 generator=generators,
+                generation_config=GenerationConfig(eos_token_id=self.eos) if options.one_line else None,
                 engine=options.engine,
                 streamer=streamer,
             )
@@ -109,6 +127,8 @@ class Decoder:
         out = self.run(policy, *self.pad(inputs), rows)
         written = [kept_tokens(trace) for trace in out.trace]
         texts = self._tokenizer.batch_decode(written, skip_special_tokens=True)
+        if self.decoding.one_line:
+            texts = [first_line(text) for text in texts]
         return [DecodedRow(*row) for row in zip(texts, written, out.stats, out.trace, strict=True)]
 
 
@@ -179,7 +199,12 @@ def in_chunks(
 
 
 def source_ids(sources: Sequence[str], tokenizer: PreTrainedTokenizerBase, task: Task) -> list[list[int]]:
-    """Token ids of each source with the task's prefix, at most ``task.source_length`` of them, EOS kept."""
+    """Token ids of each source with the task's prefix, or of its prompt, at most ``task.source_length`` of them.
+
+    A source loses its end but not its EOS; for prompts see ``prompts.prompt_ids``.
+    """
+    if task.prompt is not None:
+        return prompt_ids(sources, tokenizer, task, task.prompt)
     return _encoded(sources, tokenizer, task, truncation=True)
 
 
@@ -187,6 +212,8 @@ def count_cut(
     sources: Sequence[str], inputs: Sequence[list[int]], tokenizer: PreTrainedTokenizerBase, task: Task
 ) -> int:
     """How many of the sources lost tokens when they became ``inputs``, their ``source_ids``."""
+    if task.prompt is not None:
+        return count_shortened(sources, tokenizer, task, task.prompt)
     full = [source for source, ids in zip(sources, inputs, strict=True) if len(ids) == task.source_length]
     return sum(len(ids) > task.source_length for ids in _encoded(full, tokenizer, task, truncation=False))
 

@@ -63,9 +63,11 @@ class LineDecoder:
 
     def _inputs(self, texts: Sequence[str]) -> list[list[int]]:
         inputs = source_ids(texts, self._pair.tokenizer, self._task)
+        self._decoder.check_room(inputs)
         if cut := count_cut(texts, inputs, self._pair.tokenizer, self._task):
             limit = self._task.source_length
-            print(f"{counted(cut, 'line')} longer than {limit} tokens, cut there (task.source_length)", file=sys.stderr)
+            how = "cut there" if self._task.prompt is None else "examples left out of their prompts"
+            print(f"{counted(cut, 'line')} longer than {limit} tokens, {how} (task.source_length)", file=sys.stderr)
         return inputs
 
 

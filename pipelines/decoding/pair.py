@@ -14,13 +14,13 @@ from omegaconf import DictConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bild.api import models_in_use
-from bild.checks import as_ids
 from bild.policies.base import Policy
 from bild.sources.base import DraftSource
 from pipelines.cli import UserError
 from pipelines.data.task import Task
 from pipelines.decoding.config import instantiated
 from pipelines.decoding.decode import Decoding
+from pipelines.decoding.prompts import check_fit
 from pipelines.files import ROOT
 from pipelines.models.fingerprint import decoding_key, model_hash, source_hash, tokenizer_hash
 
@@ -55,16 +55,7 @@ class Pair:
     @property
     def device(self) -> torch.device:
         """Where the models are."""
-        return self._any_model.device
-
-    @property
-    def eos(self) -> list[int]:
-        """Ids that end a text."""
-        return list(as_ids(self._any_model.generation_config.eos_token_id))
-
-    @property
-    def _any_model(self) -> PreTrainedModel:
-        return next(model for model in (self.large, self.small) if isinstance(model, PreTrainedModel))
+        return next(model.device for model in (self.large, self.small) if isinstance(model, PreTrainedModel))
 
 
 def load_pair(config: DictConfig, task: Task, roles: Sequence[str] = ("large", "small")) -> Pair:
@@ -72,7 +63,8 @@ def load_pair(config: DictConfig, task: Task, roles: Sequence[str] = ("large", "
     that is no model comes with the large one, whatever the ``roles``.
 
     Raises:
-        UserError: something that cannot be loaded, an unknown device or dtype, or two tokenizers.
+        UserError: something that cannot be loaded, an unknown device or dtype, two tokenizers, or models that are not of one
+            kind and one for this task.
     """
     from pipelines.models.loading import load
     from pipelines.models.sources import SourceConfig
@@ -86,6 +78,7 @@ def load_pair(config: DictConfig, task: Task, roles: Sequence[str] = ("large", "
     loaded = {role: load(model, task.name, role) for role, model in asked.items()}
     tokenizers = [one.tokenizer for one in loaded.values()]
     check_tokenizers(tokenizers[0], tokenizers[-1])
+    check_fit({role: one.model for role, one in loaded.items()}, task)
     models = {role: one.model.to(device=device, dtype=dtype).eval() for role, one in loaded.items()}
     described = {role: describe(models[role], one.path, one.note) for role, one in loaded.items()}
     if drafts is None:

@@ -1,4 +1,4 @@
-"""How good texts are, and how sure a difference is: BLEU, ROUGE, exact match, the paired bootstrap.
+"""How good texts are, and how sure a difference is: BLEU, ROUGE, answers, exact match, the paired bootstrap.
 
 Knows lists of strings and arrays; knows nothing about models, files or policies. A metric is split in two so that it
 can be resampled: one row of statistics per text, and a function from rows of statistics to the score.
@@ -12,10 +12,15 @@ from functools import lru_cache
 
 import numpy as np
 
+from pipelines.decoding import answers
+
 BLEU_ORDER = 4
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+ANSWER_SCORES = ("exact_match", "f1")
 # Which of a metric's numbers stands for it in tables; the paper's "ROUGE-L" is rougeLsum.
-HEADLINE = {"bleu": "bleu", "rouge": "rougeLsum"}
+HEADLINE = {"bleu": "bleu", "rouge": "rougeLsum", "exact_match": "exact_match", "f1": "f1", "number": "exact_match"}
+# Metrics that are the mean of each text's scores, and these scores.
+_MEANS = {"rouge": ROUGE_TYPES, "exact_match": ANSWER_SCORES, "f1": ANSWER_SCORES, "number": ("exact_match",)}
 
 # Abbreviations of English news and dialogue that Punkt must not take for the end of a sentence.
 _ABBREVIATIONS = """
@@ -30,13 +35,13 @@ ABBREVIATIONS = frozenset(_ABBREVIATIONS.split())
 class Quality:
     """What a metric says of a set of texts. All scores on the scale 0 to 100."""
 
-    metric: str  # "bleu" or "rouge"
+    metric: str  # one of HEADLINE
     scores: dict[str, float]
     signature: str  # how the numbers were made, enough to compare them with others'
 
     @property
     def headline(self) -> float:
-        """The number for tables: BLEU, or rougeLsum."""
+        """The number for tables, such as BLEU or rougeLsum."""
         return self.scores[HEADLINE[self.metric]]
 
 
@@ -50,7 +55,7 @@ class Interval:
 
 
 def score(metric: str, texts: Sequence[str], references: Sequence[str]) -> Quality:
-    """Score texts against one reference each with "bleu" or "rouge".
+    """Score texts against one reference each; for "exact_match" and "f1" it holds one right answer a line.
 
     Raises:
         ValueError: unknown metric, no texts, or lists of different lengths.
@@ -59,16 +64,24 @@ def score(metric: str, texts: Sequence[str], references: Sequence[str]) -> Quali
 
 
 def row_statistics(metric: str, texts: Sequence[str], references: Sequence[str]) -> np.ndarray:
-    """One row of numbers per text from which ``aggregate`` makes the score: (N, 10) for "bleu", (N, 4) for "rouge"."""
+    """One row of numbers per text from which ``aggregate`` makes the score.
+
+    (N, 10) for "bleu", (N, 4) for "rouge", (N, 2) for "exact_match" and "f1", (N, 1) for "number".
+    """
     if len(texts) != len(references):
         raise ValueError(f"{len(texts)} texts but {len(references)} references")
     if len(texts) == 0:
         raise ValueError("nothing to score: there are no texts")
-    if metric == "bleu":
-        return np.array([_bleu_row(*pair) for pair in zip(texts, references, strict=True)], dtype=np.float64)
-    if metric == "rouge":
-        return np.array([_rouge_row(*pair) for pair in zip(texts, references, strict=True)], dtype=np.float64)
-    raise ValueError(f"metric={metric!r} must be one of {', '.join(HEADLINE)}")
+    rows = {
+        "bleu": _bleu_row,
+        "rouge": _rouge_row,
+        "exact_match": _answer_row,
+        "f1": _answer_row,
+        "number": _number_row,
+    }
+    if metric not in rows:
+        raise ValueError(f"metric={metric!r} must be one of {', '.join(HEADLINE)}")
+    return np.array([rows[metric](*pair) for pair in zip(texts, references, strict=True)], dtype=np.float64)
 
 
 def quality(metric: str, statistics: np.ndarray) -> Quality:
@@ -79,17 +92,17 @@ def quality(metric: str, statistics: np.ndarray) -> Quality:
 def aggregate(metric: str, statistics: np.ndarray) -> dict[str, float]:
     """The scores, 0 to 100, of the texts behind some rows of statistics.
 
-    BLEU is a function of the summed n-gram counts, so that it equals sacrebleu's corpus score; ROUGE is the mean.
+    BLEU is a function of the summed n-gram counts, so that it equals sacrebleu's corpus score; the others are means.
     """
-    if metric == "rouge":
-        return {name: float(value) for name, value in zip(ROUGE_TYPES, statistics.mean(0), strict=True)}
+    if metric in _MEANS:
+        return {name: float(value) for name, value in zip(_MEANS[metric], statistics.mean(0), strict=True)}
     return {"bleu": _compute_bleu(statistics.sum(0), effective_order=False)}
 
 
 def row_scores(metric: str, statistics: np.ndarray) -> np.ndarray:
-    """(N,) the score of each text by itself, 0 to 1: sentence BLEU (effective order, smoothed), or ROUGE-Lsum."""
-    if metric == "rouge":
-        return statistics[:, ROUGE_TYPES.index(HEADLINE[metric])] / 100
+    """(N,) the score of each text by itself, 0 to 1: sentence BLEU (effective order, smoothed), or what the mean is of."""
+    if metric in _MEANS:
+        return statistics[:, _MEANS[metric].index(HEADLINE[metric])] / 100
     return np.array([_compute_bleu(row, effective_order=True) for row in statistics]) / 100
 
 
@@ -208,7 +221,21 @@ def _rouge_row(text: str, reference: str) -> list[float]:
     return [100 * scores[name].fmeasure for name in ROUGE_TYPES]
 
 
+def _answer_row(text: str, reference: str) -> list[float]:
+    """``ANSWER_SCORES``, 0 to 100, by the best of the right answers."""
+    right = answers.right_answers(reference)
+    return [100 * answers.match(text, right), 100 * answers.best_f1(text, right)]
+
+
+def _number_row(text: str, reference: str) -> list[float]:
+    return [100 * answers.same_number(text, reference)]
+
+
 def _signature(metric: str) -> str:
+    if metric in ("exact_match", "f1"):
+        return "squad:lower,no-punctuation,no-articles|best-of-answers"
+    if metric == "number":
+        return "gsm8k:number-after-####-or-last"
     if metric == "bleu":
         from sacrebleu.metrics import BLEU
 

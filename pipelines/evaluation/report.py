@@ -198,7 +198,7 @@ def _commit_fact(git: dict[str, Any]) -> str:
 
 def _notes(result: Result) -> list[str]:
     """What a careful reader would ask."""
-    content = result.content
+    content, task = result.content, result.content["task"]
     ours = result.method("policy")
     unlike, timed = ours["latency"]["unlike_batched"], ours["latency"]["examples"]
     c, predicted = content["cost_ratio"], ours["predicted_speedup"]
@@ -209,6 +209,10 @@ def _notes(result: Result) -> list[str]:
         f"Quality is measured on texts written in batches of {content['run']['batch_size']}, time one example at a "
         f"time; {timed - unlike} of {timed} timed texts are token for token the scored ones.",
     ]
+    # Older results do not tell.
+    if shortened := content["run"].get("shortened", 0):
+        how = "cut at" if task.get("prompt") is None else "had examples left out of their prompts, to keep within"
+        notes.append(f"{counted(shortened, 'source')} {how} {task['source_length']} tokens.")
     if c is not None and predicted is not None:
         notes.append(
             f"One step of the small model costs {c:.2f} steps of the large one; by that and the number of steps alone, "

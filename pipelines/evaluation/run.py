@@ -19,7 +19,7 @@ from bild.policies.base import Policy
 from bild.sources.base import DraftSource
 from pipelines.data.task import Task, fingerprint
 from pipelines.decoding import scoring
-from pipelines.decoding.decode import Decoder, Decoding, decode_rows, source_ids
+from pipelines.decoding.decode import Decoder, Decoding, count_cut, decode_rows, source_ids
 from pipelines.decoding.pair import Pair, pair_key
 from pipelines.decoding.rows import DecodedRow
 from pipelines.decoding.store import ChunkStore
@@ -97,6 +97,7 @@ def measure(
     decoder = Decoder(pair.large, pair.small, pair.tokenizer, decoding)
     for policy in policies.values():
         decoder.check(policy)
+    decoder.check_room(inputs)
     keys = {name: pair_key(pair, one, inputs, decoding, settings.batch_size) for name, one in policies.items()}
     # Times of another machine, or of another number of threads, do not belong beside these.
     log = TimingLog(settings.cache / "timing" / key(keys, rows, provenance.machine()))
@@ -113,10 +114,11 @@ def measure(
         "run": {
             "device": decoder.device.type,
             "batch_size": settings.batch_size,
+            "shortened": count_cut(dataset["source"], inputs, pair.tokenizer, task),
             "timed_examples": len(rows),
             "timing_processes": len({timing.process for timing in timed}),
         },
-        **_numbers(policies, decoded, timings, task, dataset, pair.eos, decoding.seed),
+        **_numbers(policies, decoded, timings, task, dataset, decoder.eos, decoding.seed),
     }
     return Measured(content, decoded, timings, log)
 
@@ -144,6 +146,7 @@ def describe_task(task: Task, dataset: Dataset, split: str, limit: int | None) -
         "examples": len(dataset),
         "data": fingerprint(dataset),
         "prefix": task.prefix,
+        "prompt": None if task.prompt is None else {**asdict(task.prompt), "examples": list(task.examples)},
         "source_length": task.source_length,
         "target_length": task.target_length,
     }

@@ -22,6 +22,8 @@ METRIC_TITLES = {
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
     "rougeLsum": "ROUGE-Lsum",
+    "exact_match": "exact match",
+    "f1": "F1",
 }
 PIPE_WIDTH = 100  # columns of a table that goes to a file or a pipe
 
@@ -118,7 +120,15 @@ def groups(results: Sequence[Result]) -> list[list[Result]]:
     found: dict[tuple[Any, ...], list[Result]] = {}
     for result in results:
         task, models = result.content["task"], result.content["models"]
-        same = (task["name"], task["split"], task["data"], models["large"]["weights"], models["small"]["weights"])
+        prompt = repr(task.get("prompt"))  # older results do not tell: there was none
+        same = (
+            task["name"],
+            prompt,
+            task["split"],
+            task["data"],
+            models["large"]["weights"],
+            models["small"]["weights"],
+        )
         found.setdefault(same, []).append(result)
     return list(found.values())
 

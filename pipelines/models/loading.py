@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -98,15 +100,21 @@ def load(model: Model, task_name: str, role: str, texts: Iterable[str] | None = 
         raise ValueError(f"role {role!r} is not one of {ROLES}")
     if role != "finetune":
         checkpoint, note = choose_checkpoint(model, task_name, role)
-        if checkpoint is not None:
-            return _from_path(model, str(checkpoint), None, note)
-    elif model.init == "scratch":
+        return _pretrained(model, note) if checkpoint is None else _from_path(model, str(checkpoint), None, note)
+    if model.init == "scratch":
         return _new(model, texts, seed)
-    else:
-        note = f"{model.name}: pre-trained weights"
-    if model.path is None:
-        raise UserError("model.path is not set: give a folder or a hub id, such as model.path=google/mt5-small")
-    return _from_path(model, model.path, model.tokenizer, f"{note} from {model.path}")
+    start = _pretrained(model, f"{model.name}: pre-trained weights")
+    check_trainable(start)
+    return start
+
+
+def check_trainable(loaded: LoadedModel) -> None:
+    """Raise ``UserError`` on a model that finetune and align do not train."""
+    if not loaded.model.config.is_encoder_decoder:
+        raise UserError(
+            f"{loaded.path}: is decoder-only; pipelines.finetune and pipelines.align train encoder-decoder models, "
+            "pipelines.evaluate and pipelines.generate take this one as it is"
+        )
 
 
 def choose_checkpoint(model: Model, task_name: str, role: str) -> tuple[Path | None, str]:
@@ -136,6 +144,12 @@ def identity(model: Model) -> dict[str, Any]:
     return {f"model.{name}": value for name, value in keys.items()}
 
 
+def _pretrained(model: Model, note: str) -> LoadedModel:
+    if model.path is None:
+        raise UserError("model.path is not set: give a folder or a hub id, such as model.path=google/mt5-small")
+    return _from_path(model, model.path, model.tokenizer, f"{note} from {model.path}")
+
+
 def _extent(checkpoint: Path) -> str:
     """How far a checkpoint was trained, in brackets, as far as its manifest tells."""
     try:
@@ -161,22 +175,29 @@ def _new(model: Model, texts: Iterable[str] | None, seed: int) -> LoadedModel:
 def _from_path(model: Model, path: str, tokenizer: str | None, note: str) -> LoadedModel:
     """A model from a folder or the hub, its tokenizer from there or from elsewhere."""
     offline = locate(path, model.revision)
+    where = {
+        "revision": model.revision,
+        "local_files_only": offline,
+        "trust_remote_code": model.trust_remote_code,
+    }
     hide_weight_bars()
     try:
-        loaded, found = AutoModelForSeq2SeqLM.from_pretrained(
+        config = AutoConfig.from_pretrained(path, **where)
+        kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        loaded, found = kind.from_pretrained(
             path,
-            revision=model.revision,
+            config=config,
+            **where,
             dtype=torch.float32,
             use_safetensors=True,
-            local_files_only=offline,
-            trust_remote_code=model.trust_remote_code,
             ignore_mismatched_sizes=True,  # looked at below
             output_loading_info=True,
         )
     except Exception as error:  # for files that cannot be read the libraries have no class in common
         raise UserError(
-            f"{path}: the model cannot be loaded ({first_line(error)}); it must be an encoder-decoder with safetensors "
-            "weights (older ones: https://huggingface.co/spaces/safetensors/convert, then model.revision=refs/pr/N)"
+            f"{path}: the model cannot be loaded ({first_line(error)}); it must be an encoder-decoder or "
+            "decoder-only, with safetensors weights (older ones: https://huggingface.co/spaces/safetensors/convert, "
+            "then model.revision=refs/pr/N)"
         ) from error
     _check_weights(found, path)
     words = _tokenizer(model, path) if tokenizer is None else _tokenizer(replace(model, revision=None), tokenizer)
@@ -187,11 +208,14 @@ def _from_path(model: Model, path: str, tokenizer: str | None, note: str) -> Loa
 def _tokenizer(model: Model, path: str) -> PreTrainedTokenizerBase:
     offline = locate(path, model.revision)
     try:
-        return AutoTokenizer.from_pretrained(
+        loaded = AutoTokenizer.from_pretrained(
             path, revision=model.revision, local_files_only=offline, trust_remote_code=model.trust_remote_code
         )
     except Exception as error:  # the tokenizers library raises nothing more special
         raise UserError(f"{path}: the tokenizer cannot be loaded ({first_line(error)}); {ELSEWHERE}") from error
+    if loaded.pad_token is None:
+        loaded.pad_token = loaded.eos_token  # as GPT-2's: what stands there is masked
+    return loaded
 
 
 def _check_weights(found: Mapping[str, Any], path: str) -> None:

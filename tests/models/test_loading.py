@@ -197,7 +197,7 @@ def test_weights_that_are_a_pickle_are_not_read(here: Path) -> None:
         ),
         ("config.json", {"d_ff": 48}, r"its files lack 4 weights that its config\.json asks for, such as decoder"),
         ("config.json", {"d_model": "wide"}, r"the model cannot be loaded \(Validation error"),
-        ("config.json", {"model_type": "gpt2"}, ".*; it must be an encoder-decoder with safetensors"),
+        ("config.json", {"model_type": "gpt2"}, ".*; it must be an encoder-decoder or decoder-only, with safetensors"),
         ("tokenizer.json", {"model": None}, r"the tokenizer cannot be loaded \("),
     ],
 )
