@@ -63,8 +63,8 @@ def load_pair(config: DictConfig, task: Task, roles: Sequence[str] = ("large", "
     that is no model comes with the large one, whatever the ``roles``.
 
     Raises:
-        UserError: something that cannot be loaded, an unknown device or dtype, two tokenizers, or models that are not of one
-            kind and one for this task.
+        UserError: something that cannot be loaded, an unknown device or dtype, two tokenizers, or models that do not
+            fit together or to the task.
     """
     from pipelines.models.loading import load
     from pipelines.models.sources import SourceConfig

@@ -52,7 +52,7 @@ def formats(tmp_path):
     ]
     for path in list(paths):
         with open(path, "rb") as stream:
-            paths.append(write(tmp_path / (path.rsplit("/", 1)[1] + ".gz"), gzip.compress(stream.read())))
+            paths.append(write(tmp_path / (path.rsplit("/", 1)[1] + ".gz"), gzip.compress(stream.read(), mtime=0)))
     return paths
 
 
@@ -113,8 +113,8 @@ BROKEN = [
     ("a.jsonl", GOOD + '{"translation": {"de": " \\n", "en": "y"}}', ["row 2", "translation.de", "empty"]),
     ("a.jsonl", GOOD + '{"de": "\\ud800", "en": "y"}', ["row 2", "half a character"]),
     ("a.jsonl", GOOD.encode() + '{"de": "ü"}\n'.encode("latin-1"), ["line 2", "UTF-8", "convert"]),
-    ("a.jsonl", gzip.compress(GOOD.encode()), ["line 1", "UTF-8", "name it .gz"]),
-    ("a.jsonl.gz", gzip.compress(GOOD.encode() * 999)[:-20], ["from row", "complete"]),
+    ("a.jsonl", gzip.compress(GOOD.encode(), mtime=0), ["line 1", "UTF-8", "name it .gz"]),
+    ("a.jsonl.gz", gzip.compress(GOOD.encode() * 999, mtime=0)[:-20], ["from row", "complete"]),
     ("a.jsonl.gz", GOOD, ["row 1", "gzip", "that its name says"]),
     ("a.csv", "", ["no rows"]),
     ("a.csv", "de,en\n", ["no rows"]),
@@ -128,7 +128,7 @@ BROKEN = [
     ("a.csv", 'de,en\na,b\na,"b"c\n', ["row 2 (line 3)", "inside a field twice"]),
     ("a.csv", 'de,"en\na,b\n', ["the header (line 1)", "close every quote"]),
     ("a.csv", b"de,en\n\xff,b\n", ["line 2", "UTF-8"]),
-    ("a.tsv.gz", gzip.compress(b"de\ten\n" + b"a\tb\n" * 999)[:-20], ["from row", "complete"]),
+    ("a.tsv.gz", gzip.compress(b"de\ten\n" + b"a\tb\n" * 999, mtime=0)[:-20], ["from row", "complete"]),
     ("a.parquet", "nope", ["row 1", "complete"]),
     ("a.parquet", "", ["row 1", "0 bytes"]),
 ]
