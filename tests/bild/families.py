@@ -84,6 +84,7 @@ FAMILIES = {
     "gemma2": Family(lambda n: _decoder(hf.Gemma2Config, n, sliding_window=4), hf.Gemma2ForCausalLM, left=True,
                      dtype=torch.float32),
     "qwen2": Family(_qwen2, hf.Qwen2ForCausalLM, left=True),
+    "qwen3": Family(lambda n: _decoder(hf.Qwen3Config, n), hf.Qwen3ForCausalLM, left=True),
     "mistral": Family(lambda n: _decoder(hf.MistralConfig, n, sliding_window=4), hf.MistralForCausalLM, left=True),
 }  # fmt: skip
 ENCODER_DECODERS = [name for name, family in FAMILIES.items() if not family.left]

@@ -10,12 +10,65 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from transformers.generation.stopping_criteria import StoppingCriteria
 
 import bild
-from tests.bild.families import EOS, PAD, START, VOCAB, alone, family_pair, inputs_of, prompt_width
+from tests.bild.fakes import told
+from tests.bild.families import (
+    DECODER_ONLY,
+    EOS,
+    PAD,
+    START,
+    VOCAB,
+    alone,
+    family_pair,
+    inputs_of,
+    one_row,
+    prompt_width,
+)
 
 EXACT = bild.BigLittle(rollback=0.0, verify_eos=True, fallback=0.0, draft_length=4)
+LOSSLESS = [EXACT, bild.Speculative(draft_length=3), bild.SpeculativeCascade(rule="diff", alpha=-2.0, draft_length=3),
+            bild.TokenCascade(alpha=-1.0), bild.SequenceCascade(threshold=0.0)]  # fmt: skip
+AUTHORS = bild.BigLittle(fallback=0.5, rollback=1.0, rule="authors")
+LOSSY = [
+    AUTHORS,
+    bild.Speculative(draft_length=3, lenience=0.4),
+    bild.SpeculativeCascade(rule="opt", alpha=0.1, draft_length=3),
+    bild.SpeculativeCascade(rule="token_v3", alpha=0.4, draft_length=3, bonus="large"),
+    bild.TokenCascade(alpha=0.5, draft_length=4),
+    bild.SequenceCascade(threshold=-0.9),
+]
 
 
 # Prompts of decoder-only models
+
+
+@pytest.mark.parametrize("policy", LOSSLESS, ids=str)
+@pytest.mark.parametrize("name", DECODER_ONLY)
+def test_lossless_policies_go_on_from_a_prompt_as_transformers_does(name, policy):
+    large, small = family_pair(name)
+    inputs = inputs_of(name, 3)
+    out = bild.generate(large, small, **inputs, policy=policy, max_new_tokens=9)
+    assert out.sequences.tolist() == alone(large, inputs, max_new_tokens=9)
+
+
+@pytest.mark.parametrize(("name", "do_sample"), [*((name, False) for name in DECODER_ONLY), ("llama", True)], ids=str)
+def test_prompts_padded_on_the_left_are_their_rows_for_every_policy(name, do_sample):
+    large, small = family_pair(name, 1)
+    inputs = inputs_of(name, 1)
+    for policy in LOSSY:
+        if do_sample and policy == AUTHORS:
+            continue
+        common = {"policy": policy, "max_new_tokens": 8, "do_sample": do_sample}
+        generators = [torch.Generator().manual_seed(seed) for seed in range(4)]
+        batch = bild.generate(large, small, **inputs, generator=generators, **common)
+        for row in (1, 3):
+            prompt = one_row(inputs, row)
+            generator = [torch.Generator().manual_seed(row)]
+            one = bild.generate(large, small, **prompt, generator=generator, **common)
+            written = one.sequences[0, prompt["input_ids"].shape[1] :].tolist()
+            start = inputs["input_ids"].shape[1]
+            assert batch.sequences[row, start : start + len(written)].tolist() == written
+            assert batch.stats[row] == one.stats[0]
+            assert told(batch.trace[row]) == told(one.trace[0])
 
 
 @pytest.mark.parametrize("fields", [
