@@ -163,7 +163,7 @@ class Analysis:
             entry = {
                 "label": LABELS[name] if name in LABELS else results.policy_label(policy),
                 "counts": measures.counts(rows),
-                "rates": measures.rates(rows, beside, self._pair.eos),
+                "rates": measures.rates(rows, beside, self._decoder.eos),
             }
             if not isinstance(policy, bild.Speculative):  # whose texts are the large model's
                 statistics = scoring.row_statistics(metric, [row.text for row in rows], self._references)
