@@ -100,7 +100,7 @@ def documented(kind: str) -> set[str]:
     """The words in backticks of the document's sections on one kind of file, and on both."""
     sections = dict(section.split("\n", 1) for section in DOCUMENT.read_text().split("\n## ")[1:])
     own = next(text for title, text in sections.items() if re.fullmatch(f"The JSON file of an? {kind}", title))
-    return set(re.findall(r"`([^`]+)`", sections["What both JSON files hold"] + own))
+    return set(re.findall(r"`([^`]+)`", sections["What these JSON files hold"] + own))
 
 
 def undocumented(content) -> list[str]:
