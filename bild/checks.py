@@ -77,11 +77,11 @@ def check_models(large: PreTrainedModel | None, small: PreTrainedModel | DraftSo
 
 
 def _check_source(source: DraftSource, large: PreTrainedModel | None, policy: Policy) -> None:
-    """It has a large model to draft for, and where nothing else writes, it can."""
+    """It has a large model to draft for, and has always something to say where the policy relies on that."""
     if large is None:
         raise ValueError(f"{source} drafts for a large model; pass large=...")
-    if not policy.uses_large and not source.writes_alone:
-        raise ValueError(f"{source} does not write whole texts, but {policy} has nothing else; use another policy")
+    if policy.max_draft is None and not source.writes_alone:
+        raise ValueError(f"{source} does not write whole texts, but {policy} asks for them; use another policy")
     if policy.looks_ahead and not source.writes_alone:
         raise ValueError(
             f"{policy} asks for a distribution behind every draft, and {source} may have nothing to say there; "
