@@ -46,7 +46,7 @@ def compare(
     logs = []
     content: dict[str, Any] = {}
     for temperature in temperatures:
-        fine, reasons = possible(points, greedy=temperature == 0)
+        fine, reasons = possible(points, pair, greedy=temperature == 0)
         for reason in reasons:
             print(f"left out: {reason}", flush=True)
         named = {point.name: point for point in fine}

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
+from bild.checks import check_models
 from bild.policies.base import Policy
 from pipelines.cli import UserError
 from pipelines.decoding.grid import TARGET, expanded
+from pipelines.decoding.pair import Pair
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,13 @@ def points(systems: DictConfig) -> list[Point]:
     return found
 
 
-def possible(all_points: Sequence[Point], *, greedy: bool) -> tuple[list[Point], list[str]]:
-    """The points that can decode in this mode, and why each of the others cannot."""
+def possible(all_points: Sequence[Point], pair: Pair, *, greedy: bool) -> tuple[list[Point], list[str]]:
+    """The points that this pair can decode with in this mode, and why each of the others cannot."""
     fine, reasons = [], []
     for point in all_points:
         try:
             point.policy.check(greedy=greedy)
+            check_models(pair.large, pair.small, point.policy)
         except ValueError as error:
             reasons.append(f"{point.name}: {error}")
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from pipelines.comparison import plots, tables
 from pipelines.comparison.systems import points, possible
 from pipelines.evaluation import latency
 from tests.conf import composed
-from tests.evaluation.conftest import models, overrides, pair_folder, tokenizer  # noqa: F401 (fixtures)
+from tests.evaluation.conftest import models, overrides, pair, pair_folder, tokenizer  # noqa: F401 (fixtures)
 
 SYSTEMS = {
     "big_little": {"_target_": "bild.BigLittle", "fallback": [0.2, 0.9], "rollback": [0.5, 2.0]},
@@ -112,10 +113,18 @@ def test_points_are_all_combinations_and_named_by_what_varies():
         "speculative",
     ]
     assert made[2].policy == bild.BigLittle(fallback=0.9, rollback=0.5)
-    fine, reasons = possible(made, greedy=False)
-    assert len(fine) == 5
-    assert len(reasons) == 1
-    assert possible(made, greedy=True) == (made, [])
+
+
+def test_what_mode_or_pair_cannot_do_is_left_out_by_name(pair):  # noqa: F811
+    made = points(OmegaConf.create({**SYSTEMS, "whole": {"_target_": "bild.SequenceCascade", "threshold": -1.0}}))
+    assert possible(made, pair, greedy=True) == (made, [])
+    fine, reasons = possible(made, pair, greedy=False)
+    assert len(fine) == 6
+    assert [reason.partition(":")[0] for reason in reasons] == ["authors"]
+    drafts = replace(pair, small=bild.PromptLookup())
+    fine, reasons = possible(made, drafts, greedy=True)
+    assert len(fine) == 6
+    assert reasons[0].startswith("whole: PromptLookup(max_ngram=3, min_ngram=1) does not write whole texts")
 
 
 @pytest.mark.parametrize(
