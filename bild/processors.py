@@ -89,7 +89,7 @@ def process(processors: LogitsProcessorList, raw: Tensor, tokens: Tensor, first:
     """Apply the processors per row and position, each with exactly the tokens that stand before it.
 
     ``raw`` (B, W, V) logits, ``tokens`` (B, T), ``first`` (B,) tokens before column 0, ``positions`` (B,) columns that
-    count. Returns (B, W, V). What a model cannot write (-inf) stays so, also where a processor reckons with it.
+    count. Returns (B, W, V).
     """
     if len(processors) == 0:
         return raw
@@ -104,7 +104,7 @@ def process(processors: LogitsProcessorList, raw: Tensor, tokens: Tensor, first:
         shown = torch.where(here, rows, here.int().argmax())
         scores = processors(tokens[shown, :length], raw[shown, length - first[shown]])
         processed[rows[here], length - first[here]] = scores[here]
-    return torch.where(processed.isnan() & raw.isneginf(), raw, processed)
+    return processed
 
 
 def split_off_warpers(processors: LogitsProcessorList) -> LogitsProcessorList:

@@ -133,9 +133,10 @@ def test_tokens_that_are_taken_back_leave_no_trace():
 
 
 def test_bigram_counts():
-    rows = [[5, 6, 7, EOS], [5, 6, EOS], torch.tensor([5, 8, 7, EOS]), [9], []]
-    assert bild.Bigram.from_outputs(rows, start=START).table == {START: 5, 5: 6, 6: EOS, 7: EOS, 8: 7}
-    assert bild.Bigram.from_outputs(rows).table == {5: 6, 6: EOS, 7: EOS, 8: 7}
+    rows = [[5, 8, 7, EOS], [5, 8, EOS], torch.tensor([5, 6, 7, EOS]), [9], []]
+    # 8 follows 5 more often than 6 does; EOS and 7 follow 8 as often as each other.
+    assert bild.Bigram.from_outputs(rows, start=START).table == {START: 5, 5: 8, 8: EOS, 7: EOS, 6: 7}
+    assert bild.Bigram.from_outputs(rows).table == {5: 8, 8: EOS, 7: EOS, 6: 7}
 
 
 def test_an_id_that_the_large_model_cannot_write_is_never_proposed():
