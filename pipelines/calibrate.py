@@ -47,7 +47,7 @@ def check(config: DictConfig) -> None:
 
 def calibrated(config: DictConfig, parts: Parts) -> None:
     """Calibrate; the outcome goes beside the pair, where evaluate and generate find it, and to ``out``."""
-    from pipelines.calibration import record
+    from pipelines.calibration import record, tables
     from pipelines.calibration.run import calibrate
     from pipelines.decoding.calibrated import place
     from pipelines.evaluation.run import describe_task
@@ -67,13 +67,13 @@ def calibrated(config: DictConfig, parts: Parts) -> None:
     file, policy_file = record.file(config, content["name"]), place(parts.pair, parts.task.name)
     record.write(content, file, policy_file)
     done.timing_log.remove()
-    record.print_curve(content)
+    tables.print_curve(content)
     print(f"policy {content['label']}\n{content['promise']['statement']}\n{file}\n{policy_file}")
 
 
 def covered(config: DictConfig, parts: Parts) -> None:
     """Show coverage; the outcome goes to ``out``."""
-    from pipelines.calibration import record
+    from pipelines.calibration import record, tables
     from pipelines.calibration.study import study
 
     done = study(config, parts)
@@ -81,7 +81,7 @@ def covered(config: DictConfig, parts: Parts) -> None:
     file = record.file(config, content["name"])
     record.write(content, file)
     done.timing_log.remove()
-    record.print_coverage(content)
+    tables.print_coverage(content)
     print(file)
 
 

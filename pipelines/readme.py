@@ -1,8 +1,8 @@
 """Put the tables of committed results into README.md: ``python -m pipelines.readme``.
 
 A table stands between ``<!-- results: PATH [PATH ...] -->`` and ``<!-- end of results -->``; the paths are JSON files
-of ``pipelines.evaluate`` or ``pipelines.align``, or one of ``pipelines.compare`` or ``benchmarks.latency``. The numbers
-come from these files alone.
+of ``pipelines.evaluate`` or ``pipelines.align``, or one of ``pipelines.calibrate``, ``pipelines.compare`` or
+``benchmarks.latency``. The numbers come from these files alone.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ def with_tables(text: str) -> str:
             table = alignment_table(first)
         elif first["kind"] == "comparison":
             table = comparison_table(first)
+        elif first["kind"] == "coverage":
+            table = coverage_table(first)
         elif first["kind"] == "benchmark":
             table = benchmark_table(first)
         else:
@@ -141,6 +143,20 @@ def _changed(figure: dict[str, Any]) -> str:
 def _number(value: float | None, sign: str = "") -> str:
     """Null is where there was nothing to divide by."""
     return "–" if value is None else f"{value:{sign}.3f}"
+
+
+def coverage_table(content: dict[str, Any]) -> str:
+    """How often the promises of calibrations held, and below it on what."""
+    from pipelines.calibration import tables
+
+    rows = [tables.COVERAGE_TITLES, ["---", *["---:"] * (len(tables.COVERAGE_TITLES) - 1)]]
+    rows += [tables.coverage_row(check) for check in content["checks"]]
+    body = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    provenance = content["provenance"]
+    return (
+        f"{body}\n{content['fits']['task']}, {tables.drawn(content)}; delta {content['checks'][0]['delta']:g}; "
+        f"{provenance['date'][:10]}, revision {provenance['git']['revision'][:7]}.\n"
+    )
 
 
 def benchmark_table(content: dict[str, Any]) -> str:

@@ -88,6 +88,8 @@ def calibrate(
         for rows in divided(len(dataset), selection_share, decoding.seed)
     ]
     selection, test = parts
+    for part in parts:
+        part.writer.check(points)
     log = selection.writer.log(points)
     with log.held():
         texts = [selection.writer.written(point.policy, label(points, place)) for place, point in enumerate(points)]

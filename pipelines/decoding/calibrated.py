@@ -59,6 +59,7 @@ def identity(pair: Pair, task: Task, decoding: Decoding) -> dict[str, Any]:
     return {
         **{f"weights of {role}": model.weights for role, model in pair.described.items()},
         "task": task.name,
+        "task.prompt": None if task.prompt is None else repr(task.prompt),
         **{f"task.{name}": getattr(task, name) for name in ("version", "prefix", "source_length")},
         **settings,
     }

@@ -100,7 +100,7 @@ def aggregate(metric: str, statistics: np.ndarray) -> dict[str, float]:
 
 
 def row_scores(metric: str, statistics: np.ndarray) -> np.ndarray:
-    """(N,) the score of each text by itself, 0 to 1: sentence BLEU (effective order, smoothed), or its headline."""
+    """(N,) the headline score of each text by itself, 0 to 1; for "bleu" sentence BLEU (effective order, smoothed)."""
     if metric in _MEANS:
         return statistics[:, _MEANS[metric].index(HEADLINE[metric])] / 100
     return np.array([_compute_bleu(row, effective_order=True) for row in statistics]) / 100

@@ -1,0 +1,90 @@
+"""Calibrations and studies of coverage as tables of short strings, for the terminal and for README.md alike.
+
+Knows the schema of their files; knows nothing about models or how the numbers were made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipelines.cli import counted
+from pipelines.evaluation.table import NOTHING, PIPE_WIDTH, number, percent, speedup
+
+CURVE_TITLES = ("policy", "speedup", "score", "risk", "risk, tested", "bound", "outcome")
+COVERAGE_TITLES = (
+    "risk",
+    "max_drop",
+    "a point passes",
+    "speedup",
+    "promise held",
+    "binomial p",
+    "held on rows left out",
+    "held, mean as test",
+)
+
+
+def print_curve(content: dict[str, Any]) -> None:
+    """Every point, in the order of risk."""
+    rows = [curve_row(point) for point in sorted(content["curve"], key=lambda point: point["risk"])]
+    _print(f"{content['task']['name']}, risk: {content['promise']['risk']}", CURVE_TITLES, rows)
+
+
+def print_coverage(content: dict[str, Any]) -> None:
+    """Every risk and bound of a study."""
+    _print(drawn(content), COVERAGE_TITLES, [coverage_row(check) for check in content["checks"]])
+
+
+def drawn(content: dict[str, Any]) -> str:
+    """How a study's calibrations were drawn."""
+    pool, draws = content["pool"], content["draws"]
+    return (
+        f"{counted(draws['resplits'], 're-split')}: {draws['selection']} + {draws['test']} rows drawn from the "
+        f"{pool['examples']:,} of {' and '.join(pool['splits'])}"
+    )
+
+
+def curve_row(point: dict[str, Any]) -> list[str]:
+    """One point as short strings."""
+    test = point["test"]
+    figures = (None, None) if test is None else (test["risk"], test["bound"])
+    outcome = NOTHING if test is None else {True: "passed", False: "failed"}[test["passed"]]
+    return [
+        point["label"],
+        speedup(point["speedup"], is_unit=False),
+        number(point["score"], 2),
+        number(point["risk"], 4),
+        *(number(figure, 4) for figure in figures),
+        "lossless" if point["lossless"] else outcome,
+    ]
+
+
+def coverage_row(check: dict[str, Any]) -> list[str]:
+    """One risk and one bound as short strings."""
+    bound = check["bound"]
+    return [
+        check["risk"] + ("" if check["guaranteed"] else " (approximate)"),
+        f"{check['max_drop']:g}",
+        percent(bound["lossy"]),
+        f"{bound['speedup']:.2f}x",
+        percent(bound["held"]),
+        f"{bound['p_value']:.3f}",
+        percent(bound["held_out"]),
+        percent(check["mean"]["held"]),
+    ]
+
+
+def _print(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, PIPE_WIDTH)
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="left" if column == columns[0] else "right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
