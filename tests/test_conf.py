@@ -9,6 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import bild
+from pipelines.calibration.grid import points
 from pipelines.decoding.scoring import HEADLINE
 from pipelines.models.loading import Model
 from pipelines.models.sources import SourceConfig
@@ -244,3 +245,11 @@ def test_a_misspelt_key_fails(root: str) -> None:
 def test_a_misspelt_field_or_option_fails(override: str) -> None:
     with pytest.raises((ConfigCompositionException, MissingConfigException), match=r"falback|prefx|pth|alligned|none"):
         composed("evaluate", override)
+
+
+def test_the_coverage_of_calibrations_composes() -> None:
+    config = composed("calibrate", "experiment=calibrate_coverage")
+    assert config.coverage.resplits == 500
+    chosen = points(config)
+    assert sum(point.lossless for point in chosen) == 2
+    assert len(chosen) == 15
