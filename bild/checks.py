@@ -82,6 +82,11 @@ def _check_source(source: DraftSource, large: PreTrainedModel | None, policy: Po
         raise ValueError(f"{source} drafts for a large model; pass large=...")
     if policy.max_draft is None and not source.writes_alone:
         raise ValueError(f"{source} does not write whole texts, but {policy} asks for them; use another policy")
+    if not (policy.verifies_all or source.writes_alone):
+        raise ValueError(
+            f"{source} only guesses, and {policy} lets drafted tokens stand without asking the large model about them; "
+            "use a policy that verifies all of them, such as Speculative, or BigLittle with verify_eos=True"
+        )
     if policy.looks_ahead and not source.writes_alone:
         raise ValueError(
             f"{policy} asks for a distribution behind every draft, and {source} may have nothing to say there; "

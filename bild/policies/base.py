@@ -44,6 +44,12 @@ class Policy(ABC):
         return False
 
     @property
+    def verifies_all(self) -> bool:
+        """No drafted token stands, an EOS included, but for what the large model says of it, however sure the small
+        model was: what may draft, whatever its guesses are worth."""
+        return True
+
+    @property
     def looks_ahead(self) -> bool:
         """They reach one position beyond a draft that its cap has ended: one more small step."""
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,6 +49,10 @@ class BigLittle(Policy):
     @property
     def large_first(self) -> bool:
         return self.rule == "authors"
+
+    @property
+    def verifies_all(self) -> bool:
+        return self.verify_eos and self.rollback < math.inf
 
     def check(self, *, greedy: bool) -> None:
         if self.rule == "authors" and not greedy:

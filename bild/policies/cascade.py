@@ -37,6 +37,10 @@ class TokenCascade(Policy):
     def max_draft(self) -> int:
         return 0 if self.alpha < 0 else self.draft_length
 
+    @property
+    def verifies_all(self) -> bool:
+        return False
+
     def stop(self, small_probs: Tensor, n_drafted: Tensor) -> Tensor:
         return below_fallback(small_probs, 1 - self.alpha)
 
@@ -71,6 +75,10 @@ class SequenceCascade(Policy):
     @property
     def max_draft(self) -> None:
         return None
+
+    @property
+    def verifies_all(self) -> bool:
+        return False
 
     def review(self, draft: Draft, at_eos: Tensor, at_limit: Tensor) -> Review:
         redone = confidence_of_texts(draft, self.quantile) < self.threshold

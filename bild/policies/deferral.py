@@ -16,6 +16,8 @@ from bild.types import Scores, Steps
 
 Rule = Literal["chow", "diff", "opt", "token_v1", "token_v2", "token_v3", "bild"]
 RULES: tuple[Rule, ...] = get_args(Rule)
+JUDGING: tuple[Rule, ...] = ("bild", "token_v2", "token_v3")
+"""Those that compare what the large model says of a token; to the others, a small model that is sure is right."""
 
 
 def defers(rule: Rule, alpha: float, small: Steps, large: Scores) -> Tensor:

@@ -50,6 +50,10 @@ class OracleDiff(Oracle):
     def keeps_scores(self) -> bool:
         return True
 
+    @property
+    def verifies_all(self) -> bool:
+        return False
+
     def replaces(self, draft: Draft, large: Scores) -> Tensor:
         return defers("diff", self.alpha, draft.small, large)[:, 0, 0]
 
@@ -65,6 +69,10 @@ class OracleMixing(Oracle):
     def __post_init__(self) -> None:
         if not self.threshold >= 0:
             raise ValueError(f"threshold={self.threshold} must be a probability >= 0 (0 = never replace)")
+
+    @property
+    def verifies_all(self) -> bool:
+        return self.threshold > 0
 
     def replaces(self, draft: Draft, large: Scores) -> Tensor:
         tokens = torch.nn.functional.pad(draft.tokens, (0, 1))[:, :1]

@@ -28,6 +28,7 @@ class SmallOnly(Policy):
 
     uses_large = False
     max_draft = None
+    verifies_all = False
 
     def review(self, draft: Draft, at_eos: Tensor, at_limit: Tensor) -> Review:
         return Review.standing(draft, at_eos | at_limit)

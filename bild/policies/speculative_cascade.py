@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bild.policies.base import Policy, check_choice, check_draft_length, check_number
-from bild.policies.deferral import RULES, Rule, defers, greedy_mixture, mixture
+from bild.policies.deferral import JUDGING, RULES, Rule, defers, greedy_mixture, mixture
 from bild.policies.speculation import accepted, concluded, leading, residual
 from bild.tensors import at
 from bild.types import Draft, Scores, Verdict
@@ -46,6 +46,10 @@ class SpeculativeCascade(Policy):
     @property
     def keeps_scores(self) -> bool:
         return True
+
+    @property
+    def verifies_all(self) -> bool:
+        return self.rule in JUDGING
 
     @property
     def looks_ahead(self) -> bool:

@@ -8,14 +8,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import GenerationConfig
 
 import bild
+from bild.policies.deferral import JUDGING
 from bild.sources.guess import GuessRunner
 from tests.bild.families import family_pair
 from tests.bild.models import EOS, START, VOCAB, sources, tiny_t5
 
 EXACT = bild.BigLittle(rollback=0.0, verify_eos=True)
 BIGRAM = bild.Bigram({token: 2 + (5 * token) % (VOCAB - 2) for token in range(0, VOCAB, 2)})
+VERIFYING = [
+    bild.BigLittle(rollback=1.0, verify_eos=True),
+    bild.Speculative(),
+    bild.Speculative(lenience=0.5),
+    bild.OracleMixing(threshold=0.1),
+    *(bild.SpeculativeCascade(rule=rule, alpha=0.5, bonus="large") for rule in JUDGING),
+]
 SOURCES = [bild.PromptLookup(), bild.PromptLookup(max_ngram=2, min_ngram=2), BIGRAM]
 
 
@@ -200,4 +209,28 @@ def test_mistakes_are_told(make, message):
 
 def test_a_policy_that_looks_ahead_is_refused():
     with pytest.raises(ValueError, match="asks for a distribution behind every draft, and PromptLookup"):
-        go(bild.PromptLookup(), bild.SpeculativeCascade(alpha=0.1))
+        go(bild.PromptLookup(), bild.SpeculativeCascade(rule="token_v3", alpha=0.1))
+
+
+@pytest.mark.parametrize("source", [bild.PromptLookup(), BIGRAM, bild.EarlyExit(1)], ids=str)
+@pytest.mark.parametrize("policy", [
+    bild.BigLittle(), bild.BigLittle(rule="authors"), bild.BigLittle(rollback=float("inf"), verify_eos=True),
+    bild.TokenCascade(alpha=0.5), bild.OracleDiff(alpha=0.3), bild.OracleMixing(threshold=0),
+    *(bild.SpeculativeCascade(rule=rule, alpha=0.2, bonus="large") for rule in ("chow", "diff", "opt", "token_v1")),
+], ids=str)  # fmt: skip
+def test_guesses_are_refused_where_a_token_may_stand_unverified(source, policy):
+    """A guess is sure of itself whatever it is worth; a model that drafts, such as an early exit, is not."""
+    if source.writes_alone:
+        go(source, policy)
+        return
+    with pytest.raises(ValueError, match=r"only guesses, and .* lets drafted tokens stand .* verify_eos=True"):
+        go(source, policy)
+
+
+@pytest.mark.parametrize("wrong", [5, EOS])
+@pytest.mark.parametrize("policy", VERIFYING, ids=str)
+def test_no_guess_stands_that_the_large_model_finds_impossible(policy, wrong):
+    assert policy.verifies_all
+    table = bild.Bigram(dict.fromkeys(range(VOCAB), wrong))
+    out = go(table, policy, generation_config=GenerationConfig(sequence_bias={(wrong,): -50.0}))
+    assert all(row.drafted > 0 and row.accepted == 0 and row.tokens == 4 for row in out.stats)

@@ -19,10 +19,9 @@ LOSSLESS = [EXACT, bild.Speculative(draft_length=3)]
 OTHERS = [
     bild.BigLittle(rollback=1.0, verify_eos=True, draft_length=3),
     bild.Speculative(draft_length=3, lenience=0.4, beta="normalized"),
-    bild.SpeculativeCascade(rule="opt", alpha=0.2, bonus="large"),
+    bild.SpeculativeCascade(rule="bild", alpha=2.0, bonus="large"),
+    bild.SpeculativeCascade(rule="token_v2", alpha=0.3, bonus="large"),
     bild.SpeculativeCascade(rule="token_v3", alpha=0.5, bonus="large"),
-    bild.TokenCascade(alpha=0.5, draft_length=3),
-    bild.OracleDiff(alpha=0.3),
     bild.OracleMixing(threshold=0.1),
 ]
 BIGRAM = bild.Bigram({token: 2 + (5 * token) % (VOCAB - 2) for token in range(0, VOCAB, 2)})

@@ -66,6 +66,8 @@ def test_a_policy_that_a_source_cannot_serve_is_refused_before_any_text_is_writt
     words = [word for word in without_small if not word.startswith("bild.")]
     with pytest.raises(UserError, match=r"does not write whole texts, but SmallOnly.* asks for them"):
         evaluate.main(composed("evaluate", *words, "small=prompt_lookup", "bild=small_only"))
+    with pytest.raises(UserError, match=r"only guesses, and BigLittle.* lets drafted tokens stand .* verify_eos=True"):
+        evaluate.main(composed("evaluate", *words, "small=prompt_lookup"))
     with pytest.raises(UserError, match="small: max_ngram=0 must be"):
         evaluate.main(composed("evaluate", *words, "small=prompt_lookup", "small.max_ngram=0"))
 
