@@ -16,6 +16,7 @@ from bild.api import Call, begin, layers_taken, resolve
 from bild.decode import Decoder
 from bild.engine.runner import Runner
 from bild.policies.base import Policy
+from bild.processors import PER_ROW
 from bild.sampling import RowStreams
 from bild.sources.base import DraftSource
 from bild.trace import with_layers
@@ -77,15 +78,32 @@ def generate_many(
         if failure is not None:
             continue
         try:
-            newcomers = list(islice(pending, len(closed)))
+            newcomers, failure = _readable(pending, len(closed), call)
             if newcomers:
                 rows = closed[: len(newcomers)]
                 _restart(decoder, runners, call, rows, newcomers)
                 held.update(zip(rows, (index for index, _ in newcomers), strict=True))
-        except Exception as error:  # of the caller's iterator, or of an input: what is under way is finished first
+        except Exception as error:  # what is under way is finished first
             failure = error
     if failure is not None:
         raise failure
+
+
+def _readable(pending: Iterator[Numbered], count: int, call: Call) -> tuple[list[Numbered], Exception | None]:
+    """The next inputs, ``count`` at most, up to the first that cannot be had or decoded, and what is wrong with it."""
+    taken: list[Numbered] = []
+    try:
+        for index, source in islice(pending, count):
+            sources = _collated([*taken, (index, source)], call.prompt.device)
+            last = {name: value[-1:] for name, value in sources.items()}
+            try:
+                checks.check_inputs(last, call.models, call.config.pad_token_id)
+            except ValueError as error:
+                raise ValueError(f"input {index}: {error}") from error
+            taken.append((index, source))
+    except Exception as error:  # of the caller's iterator, or of an input
+        return taken, error
+    return taken, None
 
 
 def _restart(
@@ -93,12 +111,6 @@ def _restart(
 ) -> None:
     """Put new sources into rows that have been taken."""
     sources = _collated(newcomers, call.prompt.device)
-    for place, (index, _) in enumerate(newcomers):
-        try:
-            one = {name: value[place : place + 1] for name, value in sources.items()}
-            checks.check_inputs(one, call.models, call.config.pad_token_id)
-        except ValueError as error:
-            raise ValueError(f"input {index}: {error}") from error
     for runner in runners.values():
         runner.restart(rows, **sources)
     streams: Sequence[torch.Generator | None] = [None] * len(rows)
@@ -164,6 +176,6 @@ def _check_restartable(call: Call) -> None:
         )
     if bool((call.prompt != call.prompt[0]).any()):
         raise ValueError("generate_many needs one decoder prompt for all inputs; use generate")
-    for field, neutral in (("encoder_repetition_penalty", 1.0), ("encoder_no_repeat_ngram_size", 0)):
-        if getattr(call.config, field, None) not in (None, neutral):
-            raise ValueError(f"{field} looks at a batch's first sources only; use generate")
+    for processor in call.logits_processor:
+        if isinstance(processor, PER_ROW):
+            raise ValueError(f"{type(processor).__name__} looks at a batch's first sources only; use generate")

@@ -14,6 +14,12 @@ from transformers import GenerationConfig, LogitsProcessorList
 from transformers.generation import logits_process as lp
 
 Build = Callable[..., Any]
+PER_ROW = (
+    lp.EncoderRepetitionPenaltyLogitsProcessor,
+    lp.EncoderNoRepeatNGramLogitsProcessor,
+    lp.PrefixConstrainedLogitsProcessor,
+)
+"""Those that hold something for each row of a batch, by its place: its source, or what the user knows of it."""
 
 
 def from_config(

@@ -87,10 +87,10 @@ class RowStreams:
         None takes the seeds from torch's global generator. Raises ValueError on a sequence of another length or device.
         """
         if isinstance(generator, torch.Generator) or generator is None:
-            seeds = torch.randint(
-                2**62, (batch_size,), generator=generator, device=generator.device if generator else "cpu"
-            )
-            return cls([torch.Generator(device).manual_seed(seed) for seed in seeds.tolist()])
+            # One at a time: on an accelerator the numbers of a call depend on how many it draws.
+            origin = torch.device("cpu") if generator is None else generator.device
+            seeds = [int(torch.randint(2**62, (), generator=generator, device=origin)) for _ in range(batch_size)]
+            return cls([torch.Generator(device).manual_seed(seed) for seed in seeds])
         if len(generator) != batch_size:
             raise ValueError(f"generator holds {len(generator)} generators for a batch of {batch_size} rows")
         elsewhere = [place for place, one in enumerate(generator) if one.device.type != device.type]

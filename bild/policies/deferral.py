@@ -16,8 +16,9 @@ from bild.types import Scores, Steps
 
 Rule = Literal["chow", "diff", "opt", "token_v1", "token_v2", "token_v3", "bild"]
 RULES: tuple[Rule, ...] = get_args(Rule)
-JUDGING: tuple[Rule, ...] = ("bild", "token_v2", "token_v3")
-"""Those that compare what the large model says of a token; to the others, a small model that is sure is right."""
+JUDGING: tuple[Rule, ...] = ("bild", "token_v3")
+"""Those that let nothing stand that the large model rules out. To most others a small model that is sure is right, to
+token_v2 anything is where the large one is unsure."""
 
 
 def defers(rule: Rule, alpha: float, small: Steps, large: Scores) -> Tensor:

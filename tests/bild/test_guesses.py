@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig
 
 import bild
-from bild.policies.deferral import JUDGING
+from bild.policies.deferral import JUDGING, RULES
 from bild.sources.guess import GuessRunner
 from tests.bild.families import family_pair
 from tests.bild.models import EOS, START, VOCAB, sources, tiny_t5
@@ -216,7 +216,7 @@ def test_a_policy_that_looks_ahead_is_refused():
 @pytest.mark.parametrize("policy", [
     bild.BigLittle(), bild.BigLittle(rule="authors"), bild.BigLittle(rollback=float("inf"), verify_eos=True),
     bild.TokenCascade(alpha=0.5), bild.OracleDiff(alpha=0.3), bild.OracleMixing(threshold=0),
-    *(bild.SpeculativeCascade(rule=rule, alpha=0.2, bonus="large") for rule in ("chow", "diff", "opt", "token_v1")),
+    *(bild.SpeculativeCascade(rule=rule, alpha=0.2, bonus="large") for rule in sorted({*RULES} - {*JUDGING})),
 ], ids=str)  # fmt: skip
 def test_guesses_are_refused_where_a_token_may_stand_unverified(source, policy):
     """A guess is sure of itself whatever it is worth; a model that drafts, such as an early exit, is not."""

@@ -6,7 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessorList
+from transformers.generation import logits_process as lp
 
 import bild
 from tests.bild.models import pair, sources
@@ -112,7 +113,7 @@ def test_no_input_gives_nothing():
         ({"generator": [torch.Generator()]}, "generate_many takes one generator"),
         (
             {"generation_config": GenerationConfig(encoder_no_repeat_ngram_size=2)},
-            "encoder_no_repeat_ngram_size looks at a batch's first sources only",
+            "EncoderNoRepeatNGramLogitsProcessor looks at a batch's first sources only",
         ),
     ],
 )
@@ -137,6 +138,54 @@ def test_a_bad_input_is_named_and_what_came_before_it_is_finished(wrong, message
     assert [index for index, _ in itertools.islice(many, 4)] == [0, 1, 2, 3]
     with pytest.raises(ValueError, match=message):
         next(many)
+
+
+def closing_together(inputs, **keywords):
+    """Two rows at a time, that begin and end in the same rounds."""
+    return bild.generate_many(*pair(3), inputs, policy=bild.LargeOnly(), batch_size=2, max_new_tokens=1, **keywords)
+
+
+@pytest.mark.parametrize("wrong", [[], [5, 99], OSError("the disk is gone")], ids=["empty", "unknown id", "iterator"])
+def test_those_who_come_with_a_bad_input_and_before_it_are_decoded(wrong):
+    good = rows(3)[:5]
+
+    def inputs():
+        yield from good
+        if isinstance(wrong, Exception):
+            raise wrong
+        yield wrong
+        raise AssertionError("an input was read behind one that is bad")
+
+    many = closing_together(inputs())
+    for (index, out), row in zip(itertools.islice(many, 5), good, strict=True):
+        assert out.sequences.equal(
+            bild.generate(pair(3)[0], None, torch.tensor([row]), policy=bild.LargeOnly(), max_new_tokens=1).sequences
+        ), index
+    with pytest.raises((ValueError, OSError), match=r"input 5|the disk is gone"):
+        next(many)
+
+
+def test_features_that_do_not_fit_those_before_them_leave_these_alone():
+    features = [torch.randn(1, width, 16, dtype=torch.float64) for width in (4, 4, 4, 5)]
+    many = closing_together([{"inputs_embeds": one} for one in features])
+    assert [index for index, _ in itertools.islice(many, 3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match=r"input 3: inputs_embeds has the shape \(1, 5, 16\)"):
+        next(many)
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        lp.EncoderNoRepeatNGramLogitsProcessor(2, torch.tensor([[3, 4, 5]])),
+        lp.EncoderRepetitionPenaltyLogitsProcessor(2.0, torch.tensor([[3, 4, 5]])),
+        lp.PrefixConstrainedLogitsProcessor(lambda row, tokens: [row + 2], 1),
+    ],
+    ids=lambda processor: type(processor).__name__,
+)
+def test_a_processor_that_knows_rows_by_their_place_is_refused(processor):
+    processors = LogitsProcessorList([processor])
+    with pytest.raises(ValueError, match=f"{type(processor).__name__} looks at a batch's first sources only"):
+        next(bild.generate_many(*pair(3), rows(3), policy=POLICIES[0], logits_processor=processors))
 
 
 def test_an_iterator_that_fails_loses_nothing():

@@ -159,3 +159,18 @@ def test_a_list_of_generators_is_one_per_row():
         RowStreams.of(generators, 3, torch.device("cpu"))
     with pytest.raises(ValueError, match=r"generator 0 is on another device than the models \(meta\)"):
         RowStreams.of(generators, 2, torch.device("meta"))
+
+
+def test_a_seed_does_not_depend_on_how_many_are_drawn_with_it(monkeypatch):
+    """As on an accelerator, where the numbers of one call depend on how many it draws: here the stand-in's do."""
+    real = torch.randint
+
+    def by_count(high, size, **keywords):
+        drawn = real(high, size, **keywords)
+        return drawn ^ drawn.numel() if drawn.numel() > 1 else drawn
+
+    monkeypatch.setattr(torch, "randint", by_count)
+    cpu, one, other = torch.device("cpu"), torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
+    together = RowStreams.of(one, 3, cpu).generators
+    apart = [RowStreams.of(other, 1, cpu).generators[0] for _ in range(3)]
+    assert [each.initial_seed() for each in together] == [each.initial_seed() for each in apart]

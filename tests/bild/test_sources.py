@@ -20,7 +20,6 @@ OTHERS = [
     bild.BigLittle(rollback=1.0, verify_eos=True, draft_length=3),
     bild.Speculative(draft_length=3, lenience=0.4, beta="normalized"),
     bild.SpeculativeCascade(rule="bild", alpha=2.0, bonus="large"),
-    bild.SpeculativeCascade(rule="token_v2", alpha=0.3, bonus="large"),
     bild.SpeculativeCascade(rule="token_v3", alpha=0.5, bonus="large"),
     bild.OracleMixing(threshold=0.1),
 ]

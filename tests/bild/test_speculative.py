@@ -162,7 +162,9 @@ def test_batch_is_row_by_row(shortlist):
     at_once = bild.generate(
         large, small, ids, attention_mask=mask, **keywords | {"generator": torch.Generator().manual_seed(5)}
     )
-    assert [out.stats[0] for _, out in many] == at_once.stats
+    for (index, out), expected in zip(many, at_once.stats, strict=True):
+        assert out.stats[0] == expected
+        assert out.sequences[0].equal(at_once.sequences[index, : 1 + expected.tokens])
 
 
 def streams(seeds) -> list[torch.Generator]:
