@@ -82,7 +82,7 @@ class Decoder:
 
     def _draft(self, uniforms: Tensor | None) -> Turn:
         """Let the small model write until its stop rule, its cap, an EOS or the length limit ends the turn, or until it
-        has nothing to say."""
+        has nothing to say. Without a cap stopping criteria end it too; else they wait for what verification leaves."""
         rows, policy, turn = self._rows, self._policy, Turn.begin(self._rows.lengths)
         budgets = [min(rows.limit - start, self._draft_width) for start in turn.starts]
         drafting = [
@@ -109,7 +109,9 @@ class Decoder:
                 rows.tokens[row].append(tokens[row])
                 turn.confidence[row] += sure[row]
                 turn.token_probs[row] += probs[row]
-                drafting[row] = not rows.is_eos(tokens[row]) and len(turn.confidence[row]) < budgets[row]
+                turn.met[row] = policy.max_draft is None and self._meets_criteria(row, len(rows.tokens[row]) - 1)
+                ends = turn.met[row] or rows.is_eos(tokens[row])
+                drafting[row] = not ends and len(turn.confidence[row]) < budgets[row]
             step += 1
         if policy.looks_ahead:
             self._look_ahead(turn)
@@ -140,7 +142,8 @@ class Decoder:
         drafted = [count > 0 for count in turn.n_drafted]
         at_eos = [any_drafted and rows.is_eos(row[-1]) for any_drafted, row in zip(drafted, rows.tokens, strict=True)]
         at_limit = [
-            any_drafted and length >= rows.limit for any_drafted, length in zip(drafted, rows.lengths, strict=True)
+            any_drafted and (met or length >= rows.limit)
+            for any_drafted, met, length in zip(drafted, turn.met, rows.lengths, strict=True)
         ]
         ended = where([eos or limit for eos, limit in zip(at_eos, at_limit, strict=True)])
         verifying = list(rows.is_open)
@@ -158,8 +161,10 @@ class Decoder:
         self, turn: Turn, draft: Draft, verifying: Sequence[bool], ruling: Ruling, uniforms: Tensor | None
     ) -> None:
         """One pass of the large model over the drafts, and the policy's verdict on them."""
-        width = draft.tokens.shape[1] + 1
         n_drafted = turn.n_drafted
+        width = 1 + max(n_drafted[row] for row in where(verifying))
+        if width <= draft.tokens.shape[1]:  # the longest is settled
+            draft = draft.narrowed(width - 1)
         scores = self._extend(self._large, "large", verifying, n_drafted, width)
         verdict = self._policy.verify(draft, scores, None if uniforms is None else uniforms[:, :width])
         none = torch.zeros_like(draft.stopped)
@@ -187,12 +192,14 @@ class Decoder:
             tokens, start, accepted = rows.tokens[row], turn.starts[row], ruling.n_accepted[row]
             drafted = tokens[start:]
             del tokens[start + accepted :]
-            ended = accepted > 0 and rows.is_eos(tokens[-1])
+            met = turn.met[row] and accepted == len(drafted)
+            ended = met or (accepted > 0 and rows.is_eos(tokens[-1]))
             next_token = ruling.next_token[row]
             if not ended and next_token >= 0 and len(tokens) < rows.limit:
                 tokens.append(next_token)
                 ended = rows.is_eos(next_token) and not ruling.ignores_eos[row]
-            ended = self._meets_criteria(row, start) or ended or len(tokens) >= rows.limit
+            unseen = start if self._policy.max_draft is not None else start + accepted
+            ended = self._meets_criteria(row, unseen) or ended or len(tokens) >= rows.limit
             rows.is_open[row] = not ended
             self._recorder.round(
                 row,

@@ -21,6 +21,8 @@ class Turn:
     """tokens of the row before it"""
     stopped: list[bool]
     """the stop rule ended it"""
+    met: list[bool]
+    """a stopping criterion ended it"""
     confidence: list[list[float]]
     """the small model's largest plain probability at each drafted token"""
     token_probs: list[list[float]]
@@ -31,7 +33,8 @@ class Turn:
     @classmethod
     def begin(cls, starts: list[int]) -> Turn:
         """Nothing is drafted yet."""
-        return cls(starts, [False] * len(starts), [[] for _ in starts], [[] for _ in starts])
+        count = len(starts)
+        return cls(starts, [False] * count, [False] * count, [[] for _ in starts], [[] for _ in starts])
 
     @property
     def n_drafted(self) -> list[int]:

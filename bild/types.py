@@ -160,6 +160,16 @@ class Draft:
     small: Steps
     """What the small model said at (B, K+1) positions; no step is kept unless the policy ``keeps_scores``."""
 
+    def narrowed(self, width: int) -> Draft:
+        """Its first ``width`` <= K columns, where longer drafts are no longer asked about."""
+        return Draft(
+            tokens=self.tokens[:, :width],
+            n_drafted=self.n_drafted.clamp(max=width),
+            stopped=self.stopped,
+            token_probs=self.token_probs[:, :width],
+            small=replace(self.small, each=self.small.each[: width + 1], width=width + 1),
+        )
+
 
 @dataclass(frozen=True)
 class Review:

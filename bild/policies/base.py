@@ -31,7 +31,7 @@ class Policy(ABC):
     @property
     @abstractmethod
     def max_draft(self) -> int | None:
-        """Tokens drafted in a round at most; None = up to the length limit."""
+        """Tokens drafted in a round at most; None = up to the length limit or a stopping criterion."""
 
     @property
     def large_first(self) -> bool:
@@ -71,7 +71,7 @@ class Policy(ABC):
 
     def review(self, draft: Draft, at_eos: Tensor, at_limit: Tensor) -> Review:
         """What is decided before the large model looks. Asked when a draft has reached the end of its row: (B,) bool
-        whether at an EOS, or at the length limit."""
+        whether at an EOS, or at the length limit or a stopping criterion."""
         return Review.standing(draft, torch.zeros_like(at_eos))
 
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteria
 import bild
 from bild.policies.base import Policy
 from bild.policies.rollback import first_true, is_drafted
+from bild.sampling import Sampler
 from bild.types import DecodeOutput, RowStats, Verdict
 from tests.bild.fakes import counting, reasons, run
 
@@ -79,6 +80,73 @@ def test_a_stopping_criterion_cuts_after_the_token_that_met_it():
         RowStats(rounds=1, drafted=6, accepted=3, rolled_back=0, fallbacks=0, small_steps=6, large_steps=1, tokens=3)
     ]
     assert reasons(traces[0]) == ["draft"] * 3 + ["discarded"] * 3
+
+
+def test_a_draft_without_a_cap_ends_where_a_criterion_ends_the_row():
+    models = [counting(VOCAB, sure=0.9), counting(VOCAB, sure=0.9, offset=2)]
+    criterion = EndsWith(5)
+    written, stats, traces, _ = run(
+        None, models, bild.SmallOnly(), vocab_size=VOCAB, max_new_tokens=14, criteria=StoppingCriteriaList([criterion])
+    )
+    assert written == [[2, 3, 4, 5], [3, 5]]
+    assert [(row.rounds, row.drafted, row.accepted, row.small_steps) for row in stats] == [(1, 4, 4, 4), (1, 2, 2, 2)]
+    assert [reasons(trace) for trace in traces] == [["draft"] * 4, ["draft"] * 2]
+    assert sorted(criterion.shown) == [2, 2, 3, 3, 4, 5]  # every token once
+
+
+def test_a_text_is_cut_when_time_is_up_and_not_before():
+    asked = []
+
+    def slow(prefix):
+        asked.append(prefix)
+        return counting(VOCAB, sure=0.9)(prefix)
+
+    class TimeIsUp(StoppingCriteria):
+        def __call__(self, input_ids, scores, **kwargs):
+            return torch.tensor([len(asked) >= 4])
+
+    written, _, _, _ = run(
+        None, slow, bild.SmallOnly(), vocab_size=VOCAB, max_new_tokens=14, criteria=StoppingCriteriaList([TimeIsUp()])
+    )
+    assert written == [[2, 3, 4, 5]]
+
+
+@pytest.mark.parametrize(("threshold", "writer"), [(-0.5, "small"), (-0.05, "large")])
+def test_a_text_is_scored_up_to_the_token_that_ends_it(threshold, writer):
+    """What the small model would have written after it, unsure of each token, is nobody's text."""
+    sure, unsure = counting(VOCAB, sure=0.9), counting(VOCAB, sure=0.1)
+    written, stats, _, _ = run(
+        sure, lambda prefix: (sure if len(prefix) < 5 else unsure)(prefix), bild.SequenceCascade(threshold=threshold),
+        vocab_size=VOCAB, max_new_tokens=14, criteria=StoppingCriteriaList([EndsWith(5)]),
+    )  # fmt: skip
+    assert written == [[2, 3, 4, 5]]
+    assert (stats[0].small_steps, stats[0].large_steps) == (4, 0 if writer == "small" else 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched(bild.BigLittle):
+    """Notes how many columns it is shown of the large model, and of the drafts."""
+
+    shown: list[tuple[int, int]] = field(default_factory=list, compare=False)
+
+    def verify(self, draft, large, uniforms):
+        self.shown.append((large.raw.shape[1], draft.tokens.shape[1]))
+        return super().verify(draft, large, uniforms)
+
+
+@pytest.mark.parametrize("do_sample", [False, True])
+def test_a_settled_draft_takes_no_room_in_verification(do_sample):
+    """Two rows: one drafts 7 tokens and ends them with EOS, unverified; the other falls back after two."""
+    sure, unsure = counting(VOCAB, sure=0.99), counting(VOCAB, sure=0.3)
+    smalls = [sure, lambda prefix: (sure if len(prefix) < 3 else unsure)(prefix)]
+    policy = Watched(fallback=0.6, draft_length=9)
+    generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)] if do_sample else None
+    given = {"vocab_size": VOCAB, "max_new_tokens": 12, "eos": (8,), "sampler": Sampler(do_sample=do_sample)}
+    written, stats, _, _ = run([sure, sure], smalls, policy, generators=generators, **given)
+    assert (written[0], stats[0].large_steps) == ([2, 3, 4, 5, 6, 7, 8], 0)
+    assert policy.shown[0] == (3, 2)
+    generators = [torch.Generator().manual_seed(1)] if do_sample else None
+    assert written[1] == run(sure, smalls[1], policy, generators=generators, **given)[0][0]
 
 
 def test_a_stopping_criterion_ends_only_the_row_that_met_it():
