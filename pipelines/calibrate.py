@@ -61,14 +61,19 @@ def calibrated(config: DictConfig, parts: Parts) -> None:
         parts.settings,
         parts.wanted,
         config.selection_share,
+        parts.spent,
     )
     described = describe_task(parts.task, parts.dataset, config.split, config.limit)
-    content = record.calibration(config, parts, described, done.content)
-    file, policy_file = record.file(config, content["name"]), place(parts.pair, parts.task.name)
+    policy_file = place(parts.pair, parts.task.name)
+    content = record.calibration(config, parts, described, done.content, policy_file)
+    file = record.file(config, content["name"])
     record.write(content, file, policy_file)
-    done.timing_log.remove()
+    for log in done.timing_logs:
+        log.remove()
     tables.print_curve(content)
-    print(f"policy {content['label']}\n{content['promise']['statement']}\n{file}\n{policy_file}")
+    print(
+        f"policy {content['label']}\n{tables.speed(content)}\n{content['promise']['statement']}\n{file}\n{policy_file}"
+    )
 
 
 def covered(config: DictConfig, parts: Parts) -> None:

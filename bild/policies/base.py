@@ -59,6 +59,12 @@ class Policy(ABC):
         """When a token may leave the large model before its last layer; None = never."""
         return None
 
+    @property
+    def lossless(self) -> bool:
+        """The text is the large model's by construction, whatever drafts: greedy token for token, sampled in law. Here:
+        it writes every token, each from its last layer."""
+        return self.max_draft == 0 and self.exits is None
+
     def check(self, *, greedy: bool) -> None:  # noqa: B027 (every mode is fine unless a policy says otherwise)
         """Raise ValueError where the policy cannot decode in this mode."""
 

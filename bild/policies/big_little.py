@@ -47,6 +47,11 @@ class BigLittle(Policy):
         return 0 if self.fallback > 1 else self.draft_length
 
     @property
+    def lossless(self) -> bool:
+        is_judged = self.rule == "paper" and self.rollback == 0 and self.verify_eos
+        return is_judged or super().lossless
+
+    @property
     def large_first(self) -> bool:
         return self.rule == "authors"
 

@@ -48,6 +48,10 @@ class Speculative(Policy):
         return self.draft_length
 
     @property
+    def lossless(self) -> bool:
+        return self.lenience == 0 and self.beta in (None, 1, "normalized")  # which is 1 without lenience
+
+    @property
     def keeps_scores(self) -> bool:
         return True
 

@@ -34,7 +34,7 @@ def choose(
 
     Args:
         risks, milliseconds: by point, estimated without the rows of the tests.
-        lossless: points whose risk is 0 by construction, at least one; they need no test.
+        lossless: points whose risk is 0 by construction, and was so in ``risks``, at least one; they need no test.
         passes: the test of a point, on rows of its own.
     """
     exact = min((point for point, is_exact in enumerate(lossless) if is_exact), key=lambda point: milliseconds[point])

@@ -9,14 +9,17 @@ from pathlib import Path
 from datasets import Dataset
 from omegaconf import DictConfig
 
-from pipelines.calibration.grid import Point, points
-from pipelines.calibration.run import Wanted, divided
+from pipelines.calibration.grid import LARGE, Point, points
+from pipelines.calibration.rows import divided, spent_rows
+from pipelines.calibration.run import Wanted
 from pipelines.calibration.writer import Settings
 from pipelines.cli import counted
 from pipelines.data.task import Task
 from pipelines.decoding.config import decoding, instantiated
-from pipelines.decoding.decode import Decoding
+from pipelines.decoding.decode import Decoder, Decoding
+from pipelines.decoding.grid import possible
 from pipelines.decoding.pair import Pair, load_pair
+from pipelines.evaluation.results import policy_label
 
 
 @dataclass(frozen=True)
@@ -31,16 +34,18 @@ class Parts:
     decoding: Decoding
     settings: Settings
     wanted: Wanted
+    spent: int
+    """leading rows that have served to choose the checkpoints"""
 
 
 def assemble(config: DictConfig) -> Parts:
-    """Build everything; says on what and with which models.
+    """Build everything; says on what and with which models. A point that they cannot decode with is left out by name.
 
     Raises:
         UserError: whatever the user can mend.
     """
     task, candidates = instantiated(config, "task"), points(config)
-    written = [decoding(config, task, point.policy) for point in candidates]
+    written = decoding(config, task, LARGE.policy)
     wanted = Wanted(risk=instantiated(config, "risk"), max_drop=config.max_drop, delta=config.delta)
     dataset = task.load(config.split, config.limit)
     divided(len(dataset), config.selection_share, config.seed)
@@ -48,8 +53,18 @@ def assemble(config: DictConfig) -> Parts:
     print(f"task   {task.name}, {config.split} split, {counted(len(dataset), 'example')}")
     for role, model in pair.described.items():
         print(f"{role}  {model.note}")
-    print(f"grid   {counted(len(candidates), 'point')}")
+    spent = spent_rows(pair, task, config.split)
+    if spent:
+        print(
+            f"rows   the first {spent:,} have served to choose the checkpoints: they propose, as far as there is room"
+        )
+    decoder = Decoder(pair.large, pair.small, pair.tokenizer, written)
+    decoder.check(LARGE.policy)
+    fine, reasons = possible(candidates, [policy_label(point.policy) for point in candidates], decoder)
+    for reason in reasons:
+        print(f"left out: {reason}", flush=True)
+    print(f"grid   {counted(len(fine), 'point')}")
     settings = Settings(
         batch_size=config.batch_size, latency_limit=config.latency_limit, cache=Path(config.out) / "cache"
     )
-    return Parts(pair, task, dataset, candidates, written[0], settings, wanted)
+    return Parts(pair, task, dataset, fine, written, settings, wanted, spent)

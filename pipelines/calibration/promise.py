@@ -16,15 +16,22 @@ KINDS = {True: "guaranteed", False: "approximate"}
 
 
 def promise(
-    risk: Risk, max_drop: float, delta: float, choice: Choice, tests: Mapping[int, Mapping[str, Any]], rows: int
+    risk: Risk,
+    max_drop: float,
+    delta: float,
+    choice: Choice,
+    tests: Mapping[int, Mapping[str, Any]],
+    rows: int,
+    not_fresh: int,
 ) -> dict[str, Any]:
     """The promise that goes with a choice.
 
     Args:
         tests: by point, "risk" and "bound" on the rows of the tests.
         rows: number of these.
+        not_fresh: how many of them have served to choose the checkpoints before.
     """
-    terms = {"risk": type(risk).__name__, "max_drop": max_drop, "delta": delta, "rows": rows}
+    terms = {"risk": type(risk).__name__, "max_drop": max_drop, "delta": delta, "rows": rows, "not_fresh": not_fresh}
     if not choice.certified:
         return {**terms, "kind": "lossless", "estimate": None, "bound": None, "statement": lossless(risk, max_drop)}
     found = tests[choice.chosen]
@@ -33,6 +40,8 @@ def promise(
         f"{kind}: over new examples like these, {risk.title} of at most {max_drop:g} in expectation, with probability "
         f"{1 - delta:g} over the draw of the {counted(rows, 'example')} of the tests"
     )
+    if not_fresh:
+        sentence += f"; {not_fresh} of these have helped to choose the checkpoints, so it may be a little too kind"
     return {**terms, "kind": kind, "estimate": found["risk"], "bound": found["bound"], "statement": sentence}
 
 

@@ -5,6 +5,7 @@ Knows names and sections; the numbers come from ``run`` and ``study``.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,18 +15,46 @@ from typing import Any
 from omegaconf import DictConfig
 
 from pipelines.calibration.parts import Parts
-from pipelines.decoding.calibrated import KIND, SCHEMA, identity
+from pipelines.decoding.calibrated import KIND, SCHEMA, data_identity, identity
 from pipelines.evaluation import provenance
 from pipelines.files import write_json
 
 COVERAGE = "coverage"
 
 
-def calibration(config: DictConfig, parts: Parts, task: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
-    """The whole content of policy.json; ``measured`` is that of ``run.calibrate``."""
+def calibration(
+    config: DictConfig, parts: Parts, task: dict[str, Any], measured: dict[str, Any], beside: Path
+) -> dict[str, Any]:
+    """The whole content of policy.json; ``measured`` is that of ``run.calibrate``.
+
+    Args:
+        beside: where the pair's policy lies. The promises that it has made of the same rows before are counted: each
+            holds with its own probability, and one that was sought until it pleased with less.
+    """
     wanted = parts.wanted
     words = [type(wanted.risk).__name__, f"max_drop{wanted.max_drop:g}", f"delta{wanted.delta:g}"]
-    return {**_head(KIND, config, parts, words), "task": task, **measured}
+    head = _head(KIND, config, parts, words)
+    data = {**data_identity(parts.task), "split": config.split}
+    made = {name: measured["promise"][name] for name in ("risk", "max_drop", "delta", "bound")}
+    made |= {"label": measured["label"], "data": data}
+    earlier = [one for one in _earlier(beside, head["fits"]) if one != made]
+    number = 1 + sum(one["data"] == data for one in earlier)
+    promise = {**measured["promise"], "calibration": number}
+    if number > 1:
+        promise["statement"] += (
+            f"; calibration {number} of this pair on this split: {1 - wanted.delta:g} is for each alone"
+        )
+    told = {"data": data_identity(parts.task), "history": [*earlier, made]}
+    return {**head, **told, "task": task, **measured, "promise": promise}
+
+
+def _earlier(beside: Path, fits: dict[str, Any]) -> list[dict[str, Any]]:
+    """The promises of earlier calibrations of the same weights and settings."""
+    try:
+        found = json.loads(beside.read_text(encoding="utf-8"))
+        return list(found["history"]) if found["fits"] == fits else []
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def coverage(config: DictConfig, parts: Parts, measured: dict[str, Any]) -> dict[str, Any]:

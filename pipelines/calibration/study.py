@@ -10,7 +10,8 @@ from omegaconf import DictConfig
 
 from pipelines.calibration.coverage import Draws, Pool, coverage
 from pipelines.calibration.parts import Parts
-from pipelines.calibration.run import Wanted, divided, label, measured
+from pipelines.calibration.rows import divided
+from pipelines.calibration.run import Wanted, label, measured
 from pipelines.calibration.writer import Writer
 from pipelines.data.task import fingerprint
 from pipelines.decoding.config import instantiated
@@ -40,25 +41,25 @@ def study(config: DictConfig, parts: Parts) -> Studied:
     first, second = divided(len(parts.dataset), config.selection_share, seed)
     draws = Draws(resplits=config.coverage.resplits, selection=len(first), test=len(second), seed=seed)
     writer = Writer(parts.pair, parts.task, rows, parts.decoding, parts.settings)
-    writer.check(points)
+    writer.check()
     log = writer.log(points)
     with log.held():
         texts = [writer.written(point.policy, label(points, place)) for place, point in enumerate(points)]
         timings = writer.timed(points, log)
     milliseconds = [float(measures.end_to_end(one).sum()) for one in timings]
-    lossless = [point.lossless for point in points]
+    exact = [point.exact(texts[0].tokens, one.tokens) for point, one in zip(points, texts, strict=True)]
     checks = []
     for one in wanted:
         losses = [one.risk.losses(texts[0], written) for written in texts]
-        pool = Pool(losses=losses, milliseconds=milliseconds, lossless=lossless)
+        pool = Pool(losses=losses, milliseconds=milliseconds, lossless=exact)
         checks.append(coverage(pool, draws, one.risk, one.max_drop, one.delta))
     risks = {type(one.risk).__name__: one.risk for one in wanted}
     curve = [
         {
-            **measured(point, written, timed, timings[0], seed),
+            **measured(point, written, timed, is_exact, timings[0], seed),
             "risks": {name: risk.estimate(risk.losses(texts[0], written)) for name, risk in risks.items()},
         }
-        for point, written, timed in zip(points, texts, timings, strict=True)
+        for point, written, timed, is_exact in zip(points, texts, timings, exact, strict=True)
     ]
     content = {
         "pool": {"splits": list(config.coverage.splits), "examples": len(rows), "data": fingerprint(rows)},

@@ -11,9 +11,10 @@ from typing import Any
 
 from datasets import Dataset
 
-from pipelines.comparison.systems import Point, possible
+from pipelines.comparison.systems import Point
 from pipelines.data.task import Task
-from pipelines.decoding.decode import Decoding
+from pipelines.decoding.decode import Decoder, Decoding
+from pipelines.decoding.grid import possible
 from pipelines.decoding.pair import Pair
 from pipelines.evaluation.results import policy_fields
 from pipelines.evaluation.run import Settings, baselines, measure
@@ -46,13 +47,14 @@ def compare(
     logs = []
     content: dict[str, Any] = {}
     for temperature in temperatures:
-        fine, reasons = possible(points, pair, greedy=temperature == 0)
+        written = replace(decoding, do_sample=temperature > 0, temperature=temperature)
+        decoder = Decoder(pair.large, pair.small, pair.tokenizer, written)
+        fine, reasons = possible(points, [point.name for point in points], decoder)
         for reason in reasons:
             print(f"left out: {reason}", flush=True)
         named = {point.name: point for point in fine}
         policies = {**baselines(pair), **{name: point.policy for name, point in named.items()}}
         print(f"temperature {temperature:g}: {len(policies)} methods", flush=True)
-        written = replace(decoding, do_sample=temperature > 0, temperature=temperature)
         done = measure(pair, task, dataset, policies, written, settings)
         logs.append(done.timing_log)
         methods = []

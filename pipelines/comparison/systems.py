@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from bild.checks import check_models
 from bild.policies.base import Policy
 from pipelines.cli import UserError
 from pipelines.decoding.grid import TARGET, expanded
-from pipelines.decoding.pair import Pair
 
 
 @dataclass(frozen=True)
@@ -46,17 +43,3 @@ def points(systems: DictConfig) -> list[Point]:
     if not found:
         raise UserError("systems: all of them are null; leave at least one")
     return found
-
-
-def possible(all_points: Sequence[Point], pair: Pair, *, greedy: bool) -> tuple[list[Point], list[str]]:
-    """The points that this pair can decode with in this mode, and why each of the others cannot."""
-    fine, reasons = [], []
-    for point in all_points:
-        try:
-            point.policy.check(greedy=greedy)
-            check_models(pair.large, pair.small, point.policy)
-        except ValueError as error:
-            reasons.append(f"{point.name}: {error}")
-        else:
-            fine.append(point)
-    return fine, reasons

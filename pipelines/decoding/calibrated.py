@@ -25,6 +25,7 @@ from pipelines.models.loading import CHECKPOINTS
 NAME = "policy.json"
 KIND = "calibration"
 SCHEMA = 1
+NEW, OWN, OTHER = HERE = ("new rows", "the split it was calibrated on", "other data")
 INFINITE = str(math.inf)  # as ``files.finite`` writes it
 
 
@@ -36,9 +37,10 @@ class Chosen:
     """the run's config with this policy as ``bild``"""
     policy: Policy
     promise: dict[str, Any] | None
-    """of the calibration that it comes from; None if it comes from the config"""
+    """of the calibration that it comes from, and as "here" whether this run's rows are such as it speaks of (one of
+    ``HERE``); None if it comes from the config"""
     notes: tuple[str, ...]
-    """why, for people: a line, or none where the config alone decides"""
+    """why, for people; none where the config alone decides"""
 
 
 def place(pair: Pair, task_name: str) -> Path:
@@ -65,6 +67,16 @@ def identity(pair: Pair, task: Task, decoding: Decoding) -> dict[str, Any]:
     }
 
 
+def data_identity(task: Task) -> dict[str, Any]:
+    """Where a task's rows come from: what "examples like these" are."""
+    local = {split: file for split, file in task.data_files.items() if file is not None}
+    return {
+        "task.data_files": local,
+        "task.origin": None if local else repr(task.origin),
+        **{f"task.{name}": getattr(task, name) for name in ("source_column", "target_column")},
+    }
+
+
 def chosen(config: DictConfig, pair: Pair, task: Task, policy: Policy, decoding: Decoding) -> Chosen:
     """The calibrated policy of a loaded pair if there is one that fits and the user has not chosen; else ``policy``.
 
@@ -78,6 +90,8 @@ def chosen(config: DictConfig, pair: Pair, task: Task, policy: Policy, decoding:
         told = (content["schema"], content["kind"])
         misfits = manifest.differences(content["fits"], identity(pair, task, decoding))
         node = {name: math.inf if value == INFINITE else value for name, value in content["bild"].items()}
+        others = manifest.differences(content["data"], data_identity(task))
+        own_split = content["task"]["split"] == config.get("split")
         promise = content["promise"]
         statement = promise["statement"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -88,15 +102,25 @@ def chosen(config: DictConfig, pair: Pair, task: Task, policy: Policy, decoding:
         return Chosen(config, policy, None, _unused(path, "; ".join(misfits)))
     config = config.copy()
     OmegaConf.update(config, "bild", node, merge=False, force_add=True)
-    return Chosen(config, instantiated(config, "bild"), promise, (f"calibrated in {path}, {statement}",))
+    here = OTHER if others else OWN if own_split else NEW
+    notes = [f"calibrated in {path}, {statement}"]
+    if others:
+        notes.append(f"of these rows that says nothing, they are {OTHER}: {'; '.join(others)}")
+    elif own_split:
+        notes.append("these rows are not new, they are of the split that it was calibrated on")
+    return Chosen(config, instantiated(config, "bild"), {**promise, "here": here}, tuple(notes))
 
 
 def user_chose() -> bool:
     """The policy is the command line's, by its own keys or by an experiment; without Hydra, the caller's."""
     if not HydraConfig.initialized():
         return True
-    names = [override.partition("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task]
-    return any(name in ("bild", "experiment") or name.startswith("bild.") for name in names)
+    return any(map(_sets_policy, HydraConfig.get().overrides.task))
+
+
+def _sets_policy(override: str) -> bool:
+    name = override.partition("=")[0].lstrip("+")  # "~experiment" takes one away
+    return name == "experiment" or name.lstrip("~").partition(".")[0] == "bild"
 
 
 def _unused(path: Path, why: str) -> tuple[str]:

@@ -17,8 +17,9 @@ from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 import bild
-from bild.checks import as_ids, check_models
+from bild.checks import as_ids, check_mode, check_models
 from bild.policies.base import Policy
+from bild.sampling import Sampler
 from bild.sources.base import DraftSource
 from pipelines.cli import UserError
 from pipelines.data.task import Task
@@ -67,8 +68,10 @@ class Decoder:
             self.eos += line_ends(tokenizer)
 
     def check(self, policy: Policy) -> None:
-        """Raise ``UserError`` unless these models can do what the policy asks of them; known before any work."""
+        """Raise ``UserError`` unless these models can do what the policy asks of them in this mode; known before any
+        work."""
         try:
+            check_mode(policy, Sampler(do_sample=self.decoding.do_sample, temperature=self.decoding.temperature))
             check_models(*self._models.values(), policy)
         except ValueError as error:
             raise UserError(str(error)) from error

@@ -1,10 +1,11 @@
-"""Policies from a config in which some fields are lists. Knows Hydra's nodes; knows no policy by name."""
+"""Policies from a config in which some fields are lists, and which of them a pair can decode with. Knows Hydra's nodes;
+knows no policy by name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
@@ -12,8 +13,19 @@ from omegaconf import DictConfig, OmegaConf
 from bild.policies.base import Policy
 from pipelines.cli import UserError
 from pipelines.decoding.config import instantiated
+from pipelines.decoding.decode import Decoder
 
 TARGET = "_target_"
+
+
+class HasPolicy(Protocol):
+    """A point of any grid."""
+
+    @property
+    def policy(self) -> Policy: ...
+
+
+Point = TypeVar("Point", bound=HasPolicy)
 
 
 def expanded(node: DictConfig, name: str) -> Iterator[tuple[Policy, dict[str, Any]]]:
@@ -34,6 +46,19 @@ def expanded(node: DictConfig, name: str) -> Iterator[tuple[Policy, dict[str, An
     for combination in product(*values):
         made_of = dict(zip(fields, combination, strict=True))
         yield instantiated(OmegaConf.create({name: made_of}), name), made_of
+
+
+def possible(points: Sequence[Point], names: Sequence[str], decoder: Decoder) -> tuple[list[Point], list[str]]:
+    """The points that these models can decode with in this mode, and why each of the others cannot, by its name."""
+    fine, reasons = [], []
+    for point, name in zip(points, names, strict=True):
+        try:
+            decoder.check(point.policy)
+        except UserError as error:
+            reasons.append(f"{name}: {error}")
+        else:
+            fine.append(point)
+    return fine, reasons
 
 
 def _is_policy(target: object) -> bool:

@@ -49,10 +49,10 @@ def timed_by_place(decoder, policy, name, inputs, row) -> Timing:
     return Timing(row, name, 100.0 - int(name) if name.isdigit() else 50.0, 1.0, kept_tokens(out.trace[0]))
 
 
-def calibrated(*words: str) -> dict:
+def calibrated(*words: str, beside: Path = BESIDE) -> dict:
     """Run the command; what it leaves beside the pair."""
     calibrate.main(composed("calibrate", "latency_limit=2", *words))
-    return json.loads(BESIDE.read_text())
+    return json.loads(beside.read_text())
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,9 @@
 
 import json
 import math
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +14,13 @@ import bild
 from pipelines import calibrate
 from pipelines.calibration import record
 from pipelines.calibration.bounds import upper_bound
-from pipelines.calibration.run import divided
+from pipelines.calibration.rows import divided
 from pipelines.cli import UserError
+from pipelines.data.task import fingerprint
 from pipelines.decoding import decode
+from pipelines.decoding.config import instantiated
+from pipelines.evaluation import latency
+from pipelines.models import manifest
 from tests.calibration.conftest import BESIDE, ROWS, calibrated
 from tests.conf import composed
 from tests.evaluation.conftest import SOURCES
@@ -45,7 +52,6 @@ def test_it_promises_the_fastest_point_that_passes(done):
 
 def losses(words, policy, dataset) -> np.ndarray:
     """Disagreement on all rows, decoded without any of the calibration's code."""
-    from pipelines.decoding.config import instantiated
     from pipelines.decoding.pair import load_pair
 
     config = composed("calibrate", *words)
@@ -113,6 +119,40 @@ def test_a_bound_that_nothing_meets_recommends_a_lossless_policy(words, capsys):
     assert "no faster point was shown to keep token disagreement with the large model within 0.001" in lines[-3]
 
 
+def test_a_point_of_the_grid_is_lossless_where_its_policy_is(words):
+    """Whatever list it stands in; the same policy is one point."""
+    rest = [word for word in words if not word.startswith("bild.")]
+    grid = "grid=[{_target_: bild.Speculative, draft_length: [2, 3]}]"
+    content = calibrated(*rest, "lossless=[]", grid, "bild=large_only")
+    assert [point["lossless"] for point in content["curve"]] == [True] * 3
+    assert content["promise"]["kind"] == "lossless"
+
+
+def test_one_that_writes_another_text_here_is_tested_as_the_others_are(words, monkeypatch):
+    """As a near tie, or eight bits, may make it. It is the fastest, so that a label alone would recommend it."""
+    monkeypatch.setattr(bild.SmallOnly, "lossless", True)
+    content = calibrated(*words, "max_drop=0.001")
+    point = by_label(content)["SmallOnly"]
+    assert not point["lossless"]
+    assert point["risk"] > 0.5
+    assert content["label"] == "BigLittle fallback=0.1 rollback=0 verify_eos=True"
+
+
+def test_what_the_pair_cannot_do_is_left_out_by_name(words, capsys):
+    drafts = [word for word in words if not word.startswith("small.")]
+    content = calibrated(
+        *drafts, "small=prompt_lookup", beside=Path("checkpoints/made/large+prompt_lookup/policy.json")
+    )
+    assert (
+        "left out: SmallOnly: PromptLookup(max_ngram=3, min_ngram=1) does not write whole texts"
+        in capsys.readouterr().out
+    )
+    labels = [point["label"] for point in content["curve"]]
+    assert labels[0] == "LargeOnly"
+    assert len(labels) == 4
+    assert "SmallOnly" not in labels
+
+
 def test_a_corpus_score_is_never_called_guaranteed(words):
     content = calibrated(*words, "risk=corpus", "max_drop=90")
     assert content["promise"]["kind"] == "approximate"
@@ -155,6 +195,85 @@ def test_a_killed_run_goes_on(words, monkeypatch, capsys):
     assert calls == []
 
 
+def test_the_speed_is_that_of_rows_which_chose_nothing(done, words, monkeypatch, capsys):
+    """Every point is twice as fast where it proposes."""
+    assert done.content["speed"]["examples"] == 2
+    _, test = divided(ROWS, 0.5, 0)
+    tested = {SOURCES[row] for row in test}
+    real = latency._time
+
+    def partial(decoder, policy, name, inputs, row):
+        timing = real(decoder, policy, name, inputs, row)
+        is_test = decoder._tokenizer.decode(inputs[row], skip_special_tokens=True) in tested
+        return timing if name == "0" or is_test else replace(timing, milliseconds=timing.milliseconds / 2)
+
+    monkeypatch.setattr(latency, "_time", partial)
+    content = calibrated(*words)
+    [chosen] = [point for point in content["curve"] if point["chosen"]]
+    assert chosen["speedup"]["value"] > 2
+    assert content["speed"]["speedup"]["value"] == pytest.approx(100 / 99)
+    assert "speedup 1.01x (1.01–1.01) over the large model alone, on 2 examples of the tests" in capsys.readouterr().out
+
+
+def test_promises_on_the_same_rows_are_counted(words):
+    """The same again is no other one."""
+    first = calibrated(*words)["promise"]
+    assert first["calibration"] == 1
+    assert "calibration" not in first["statement"]
+    for _ in range(2):
+        second = calibrated(*words, "max_drop=0.9")["promise"]
+        assert second["calibration"] == 2
+        assert second["statement"].endswith("; calibration 2 of this pair on this split: 0.9 is for each alone")
+    assert calibrated(*words, "max_drop=0.8", "split=test")["promise"]["calibration"] == 1
+    assert calibrated(*words, "max_drop=0.8")["promise"]["calibration"] == 3
+    assert calibrated(*words, "max_drop=0.8", "engine=hf")["promise"]["calibration"] == 1
+
+
+@pytest.fixture
+def trained(words, pair_folder, tmp_path) -> Callable[..., list[str]]:
+    """Overrides for a pair whose large model is a checkpoint chosen by so many validation rows."""
+
+    def run(rows: int | None, **others: object) -> list[str]:
+        pair = shutil.copytree(pair_folder, tmp_path / "trained", dirs_exist_ok=True)
+        task = instantiated(composed("calibrate", *words), "task")
+        seen = fingerprint(task.load("validation", ROWS - 4))
+        identity = {"task": "made", "train.evaluate_rows": rows, "validation rows": ROWS - 4, "validation data": seen}
+        manifest.write(pair / "large", **{"best_step": 7, "identity": identity} | others)
+        return [word for word in words if not word.startswith("large.path")] + [f"large.path={pair / 'large'}"]
+
+    return run
+
+
+def test_rows_that_chose_the_checkpoints_propose(trained, capsys):
+    content = calibrated(*trained(10))
+    assert "rows   the first 10 have served to choose the checkpoints" in capsys.readouterr().out
+    assert content["split"]["spent"] == 10
+    assert set(range(10)) < set(content["split"]["selection"]["rows"])
+    assert content["promise"]["not_fresh"] == 0
+    assert "checkpoints" not in content["promise"]["statement"]
+
+
+def test_where_there_are_too_many_of_them_the_promise_says_so(trained):
+    """Of 32 rows 28 were looked at, and 16 propose."""
+    content = calibrated(*trained(None))
+    assert content["split"]["spent"] == 28
+    assert len([row for row in content["split"]["test"]["rows"] if row < 28]) == content["promise"]["not_fresh"] == 12
+    assert "; 12 of these have helped to choose the checkpoints" in content["promise"]["statement"]
+
+
+@pytest.mark.parametrize(
+    ("others", "more"),
+    [
+        ({"best_step": None}, []),
+        ({"identity": {"task": "made", "train.evaluate_rows": 10, "validation data": "other"}}, []),
+        ({"identity": {"task": "another", "train.evaluate_rows": 10}}, []),
+        ({}, ["split=test"]),
+    ],
+)
+def test_rows_that_chose_nothing_are_fresh(trained, others, more):
+    assert calibrated(*trained(10, **others), *more)["split"]["spent"] == 0
+
+
 def test_a_quick_look(words):
     content = calibrated(*words, "limit=10")
     assert content["task"]["limit"] == 10
@@ -186,6 +305,14 @@ def test_a_quick_look(words):
         ("grid=[{_target_: bild.Nothing}]", "grid[0]: bild.Nothing is no policy"),
         ("grid=[{_target_: bild.RowStats}]", "grid[0]: bild.RowStats is no policy"),
         ("lossless=[{_target_: collections.OrderedDict}]", "lossless[0]: collections.OrderedDict is no policy"),
+        (
+            "lossless=[{_target_: bild.SmallOnly}]",
+            "lossless[0]: SmallOnly() may write other texts than the large model",
+        ),
+        (
+            "lossless=[{_target_: bild.BigLittle, rollback: [0.0, 1.0], verify_eos: true}]",
+            "lossless[0]: BigLittle(fallback=0.6, rollback=1.0",
+        ),
         ("split=tset", "there is no split 'tset'"),
         ("seed=-1", "seed=-1"),
     ],

@@ -79,7 +79,7 @@ def test_evaluate_takes_it_up_and_says_what_is_promised(evaluated, done):
     content, line = evaluated()
     calibration = done.content
     assert content["policy"] == calibration["policy"]
-    assert content["promise"] == calibration["promise"]
+    assert content["promise"] == {**calibration["promise"], "here": "new rows"}
     assert content["provenance"]["config"]["bild"] == calibration["bild"]
     assert line == f"policy {calibration['label']}; calibrated in {BESIDE}, {calibration['promise']['statement']}"
 
@@ -90,6 +90,11 @@ def test_what_the_user_chose_stands(evaluated, words):
     assert content["policy"]["fallback"] == 0.6
     assert content["promise"] is None
     assert line == "policy BigLittle fallback=0.6 rollback=2"
+
+
+def test_no_experiment_is_no_choice(evaluated, done):
+    """Hydra itself refuses experiment=null."""
+    assert evaluated("~experiment")[0]["policy"] == done.content["policy"]
 
 
 def test_without_one_nothing_is_said(evaluated):
@@ -127,9 +132,34 @@ def test_one_of_other_settings_is_named_and_not_used(choice, word, told):
 
 
 def test_other_seeds_and_batches_are_no_others(choice, done):
-    found, line = choice("seed=7", "batch_size=2", "split=validation")
-    assert found.promise == done.content["promise"]
+    found, line = choice("seed=7", "batch_size=2", "limit=3")
+    assert found.promise == {**done.content["promise"], "here": "new rows"}
     assert f"calibrated in {BESIDE}, {found.promise['statement']}" == line
+
+
+def test_on_the_split_that_it_was_calibrated_on_it_says_so(choice, done):
+    found, line = choice("split=validation")
+    assert found.policy != bild.BigLittle()
+    assert found.promise == {**done.content["promise"], "here": "the split it was calibrated on"}
+    assert line.endswith("; these rows are not new, they are of the split that it was calibrated on")
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("task.data_files.test=other.jsonl", "task.data_files is {'"),
+        ("task.data_files={train: null, validation: null, test: null}", "task.origin is (not set)"),
+        ("task.source_column=text", "task.source_column is source there and text now"),
+    ],
+)
+def test_of_other_data_nothing_is_promised(choice, done, word, told):
+    """Also on a split of the same name."""
+    for split in ("test", "validation"):
+        found, line = choice(word, f"split={split}")
+        assert found.policy != bild.BigLittle()
+        assert found.promise == {**done.content["promise"], "here": "other data"}
+        assert "of these rows that says nothing, they are other data: " in line
+        assert told.replace("(not set)", "None") in line
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"schema": 1, "kind": "calibration", "fits": 3}'])

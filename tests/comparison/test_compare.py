@@ -13,7 +13,9 @@ import bild
 from pipelines import compare
 from pipelines.cli import UserError
 from pipelines.comparison import plots, tables
-from pipelines.comparison.systems import points, possible
+from pipelines.comparison.systems import points
+from pipelines.decoding.decode import Decoder, Decoding
+from pipelines.decoding.grid import possible
 from pipelines.evaluation import latency
 from tests.conf import composed
 from tests.evaluation.conftest import models, overrides, pair, pair_folder, tokenizer  # noqa: F401 (fixtures)
@@ -117,12 +119,18 @@ def test_points_are_all_combinations_and_named_by_what_varies():
 
 def test_what_mode_or_pair_cannot_do_is_left_out_by_name(pair):  # noqa: F811
     made = points(OmegaConf.create({**SYSTEMS, "whole": {"_target_": "bild.SequenceCascade", "threshold": -1.0}}))
-    assert possible(made, pair, greedy=True) == (made, [])
-    fine, reasons = possible(made, pair, greedy=False)
+
+    def left(pair, **sampling):
+        decoder = Decoder(pair.large, pair.small, pair.tokenizer, Decoding(max_new_tokens=4, **sampling))
+        return possible(made, [point.name for point in made], decoder)
+
+    assert left(pair) == (made, [])
+    assert left(pair, do_sample=True, temperature=0.0) == (made, [])
+    fine, reasons = left(pair, do_sample=True)
     assert len(fine) == 6
     assert [reason.partition(":")[0] for reason in reasons] == ["authors"]
     drafts = replace(pair, small=bild.PromptLookup())
-    fine, reasons = possible(made, drafts, greedy=True)
+    fine, reasons = left(drafts)
     assert [point.name for point in fine] == ["speculative"]
     assert all("PromptLookup(max_ngram=3, min_ngram=1) only guesses" in reason for reason in reasons[:-1])
     assert reasons[-1].startswith("whole: PromptLookup(max_ngram=3, min_ngram=1) does not write whole texts")

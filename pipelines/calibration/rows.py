@@ -1,0 +1,61 @@
+"""Which rows propose and which test, and which of them have already chosen the checkpoints.
+
+Knows a split, a seed and what the manifests of checkpoints say; knows nothing about policies or risks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.cli import UserError
+from pipelines.data.task import Task, fingerprint
+from pipelines.decoding.pair import Pair
+from pipelines.models import manifest
+
+VALIDATION = "validation"  # the split by which trainings choose
+
+
+def divided(n_rows: int, share: float, seed: int, spent: int = 0) -> tuple[list[int], list[int]]:
+    """Row indices of the part that proposes and of the part that tests, by chance, each in the split's order.
+
+    Args:
+        share: of the rows, that propose.
+        spent: leading rows that have served to choose the checkpoints: they propose as far as there is room.
+
+    Raises:
+        UserError: a share that leaves one part without a row.
+    """
+    first = round(n_rows * share) if 0 < share < 1 else 0
+    if not 0 < first < n_rows:
+        raise UserError(
+            f"selection_share={share}: of {n_rows} rows both parts need some; choose a share between 0 and 1, more rows"
+        )
+    order = np.random.default_rng(seed).permutation(n_rows).tolist()
+    order.sort(key=lambda row: row >= spent)  # stable: by chance among either kind
+    return sorted(order[:first]), sorted(order[first:])
+
+
+def spent_rows(pair: Pair, task: Task, split: str) -> int:
+    """How many leading rows of a split have chosen among the checkpoints of a training that one of the models comes
+    from, as far as the manifests beside the weights tell."""
+    if split != VALIDATION:
+        return 0
+    paths = [model.path for model in pair.described.values() if model.path is not None]
+    return max((_spent(Path(path), task) for path in paths), default=0)
+
+
+def _spent(folder: Path, task: Task) -> int:
+    try:
+        found = manifest.read(folder)
+    except manifest.IncompleteError:
+        return 0
+    identity = found.get("identity", {})
+    if found.get("best_step") is None or identity.get("task") != task.name:
+        return 0
+    looked_at = task.load(VALIDATION, identity.get("validation rows"))
+    if fingerprint(looked_at) != identity.get("validation data"):
+        return 0
+    decoded = identity.get("train.evaluate_rows")
+    return len(looked_at) if decoded is None else min(decoded, len(looked_at))
