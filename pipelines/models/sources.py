@@ -20,11 +20,15 @@ from pipelines.cli import UserError, check_whole, counted, first_line
 from pipelines.data.encode import encode
 from pipelines.data.task import Task, fingerprint
 from pipelines.models import loading, manifest
-from pipelines.models.fingerprint import key, tokenizer_hash
+from pipelines.models.fingerprint import key, model_hash, tokenizer_hash
 from pipelines.models.loading import LoadedModel
 
 TEXTS = ("auto", "outputs", "targets")
 SPLIT = "train"
+OTHERS = {
+    "tokenizer": "was written with another tokenizer",
+    "large": "was written by other weights, or in another dtype, than the large model's",
+}
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,8 @@ class EarlyExit(SourceConfig):
         except ValueError as error:
             raise UserError(f"small.layers={self.layers}: {error}") from error
         layers = counted(self.layers, "decoder layer")
-        return LoadedSource(source, f"{self.name}: the first {layers} of the large model, with its head")
+        trained = "" if _has_exit(large.path, self.layers) else "; no training to write from there is known of it"
+        return LoadedSource(source, f"{self.name}: the first {layers} of the large model, with its head{trained}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +129,14 @@ class Bigram(SourceConfig):
             if self.texts == "outputs":
                 raise
             return _Targets(large, task, self.limit)
+
+
+def _has_exit(path: str, layer: int) -> bool:
+    """Whether the manifest beside a model's weights tells of a training that had it write from this layer, too."""
+    try:
+        return f"train.exits.{layer}" in manifest.read(path).get("identity", {})
+    except manifest.IncompleteError:
+        return False
 
 
 def _kept(path: Path) -> bild.Bigram | None:
@@ -177,8 +190,10 @@ class _Outputs(_Texts):
                 "small.texts=targets"
             ) from error
         self.identity = {"outputs": found["identity"]}
-        if found["identity"].get("tokenizer") != tokenizer_hash(large.tokenizer):
-            raise UserError(f"{folder}: was written with another tokenizer; choose small.texts=targets, or align again")
+        own = {"tokenizer": tokenizer_hash(large.tokenizer), "large": model_hash(large.model)}
+        for name, value in own.items():
+            if found["identity"].get(name) != value:
+                raise UserError(f"{folder}: {OTHERS[name]}; choose small.texts=targets, or align again")
         self._files = [folder / name for name in sorted(found["files"])]
         self.note = f"the large model's outputs in {folder}"
 

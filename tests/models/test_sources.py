@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
 import pytest
+import torch
 
 import bild
 from pipelines.cli import UserError
 from pipelines.data.task import Task
-from pipelines.models import loading
-from pipelines.models.fingerprint import source_hash, tokenizer_hash
+from pipelines.models import loading, manifest
+from pipelines.models.fingerprint import model_hash, source_hash, tokenizer_hash
 from pipelines.models.sources import Bigram, EarlyExit, PromptLookup, SourceConfig
 from tests.alignment import stand_in
 from tests.training import tiny
@@ -74,16 +76,17 @@ def test_a_table_is_counted_once_for_the_same_texts(task, large, monkeypatch):
     assert bild.Bigram.load(kept) == first
 
 
-def outputs(tokenizer: str) -> list[list[int]]:
-    """The stand-in's outputs as those of a large model with this tokenizer; returns their tokens."""
+def outputs(large: loading.LoadedModel, **others: str) -> list[list[int]]:
+    """The stand-in's outputs as those of a large model; returns their tokens."""
     folder, _ = stand_in.fill(Path("outputs/train"))
-    folder.identity["tokenizer"] = tokenizer
+    own = {"tokenizer": tokenizer_hash(large.tokenizer), "large": model_hash(large.model)}
+    folder.identity.update(own | others)
     folder.finish({})
     return folder.dataset()["tokens"]
 
 
 def test_what_the_large_model_wrote_goes_before_the_targets(task, large):
-    rows = outputs(tokenizer_hash(large.tokenizer))
+    rows = outputs(large)
     made = bigram().load(large, task)
     assert made.source == bild.Bigram.from_outputs(rows, start=0)
     assert "the large model's outputs in outputs/train" in made.note
@@ -92,12 +95,26 @@ def test_what_the_large_model_wrote_goes_before_the_targets(task, large):
 
 
 def test_outputs_in_another_vocabulary_are_not_counted(task, large):
-    outputs("another")
+    outputs(large, tokenizer="another")
     assert bigram().load(large, task).source == expected(TARGETS, 0)
     with pytest.raises(
         UserError, match=r"outputs/train: was written with another tokenizer; choose small.texts=targets"
     ):
         bigram(texts="outputs").load(large, task)
+
+
+def test_outputs_of_other_weights_are_not_counted(task, large):
+    """A model that has been trained again no longer writes what the table would say it wrote."""
+    outputs(large)
+    trained = loading.LoadedModel(copy.deepcopy(large.model), large.tokenizer, "large", "large")
+    with torch.no_grad():
+        trained.model.shared.weight[0, 0] += 1
+    assert "the large model's outputs" in bigram().load(large, task).note
+    made = bigram().load(trained, task)
+    assert made.source == expected(TARGETS, 0)
+    assert "training targets" in made.note
+    with pytest.raises(UserError, match=r"outputs/train: was written by other weights.*; choose small.texts=targets"):
+        bigram(texts="outputs").load(trained, task)
 
 
 def test_what_is_not_there_is_told_in_one_line(task, large):
@@ -131,7 +148,12 @@ def test_early_exit_is_of_the_large_model_itself(task):
     deep = loading.LoadedModel(tiny.new_model(num_layers=3), tiny.TOKENIZER, "large", "large")
     made = EarlyExit(name="early_exit", layers=2).load(deep, task)
     assert made.source == bild.EarlyExit(2)
-    assert made.note == "early_exit: the first 2 decoder layers of the large model, with its head"
+    untrained = "; no training to write from there is known of it"
+    assert made.note == f"early_exit: the first 2 decoder layers of the large model, with its head{untrained}"
+    Path("large").mkdir()
+    manifest.write("large", identity={"train.exits.2": 1.0, "train.exits.3": 1.0})
+    assert EarlyExit(name="early_exit", layers=2).load(deep, task).note + untrained == made.note
+    assert EarlyExit(name="early_exit", layers=1).load(deep, task).note.endswith(untrained)
     assert source_hash(made.source) != source_hash(bild.EarlyExit(1))
     with pytest.raises(UserError, match=r"small.layers=3: .* must leave out a layer, but .* decoder has 3"):
         EarlyExit(name="early_exit", layers=3).load(deep, task)
