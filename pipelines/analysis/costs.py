@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -45,13 +44,13 @@ def step_costs(
         The section "steps" of a result, without the name of an engine.
     """
     probes: list[Probe] = [("small", 1), *(("large", width) for width in range(1, widest + 1))]
-    found: dict[Probe, list[float]] = {probe: [] for probe in probes}
+    found: dict[Probe, list[list[float]]] = {probe: [] for probe in probes}
     progress = tqdm(zip(inputs, outputs, strict=True), total=len(inputs), desc="step costs", unit="row", leave=False)
     with no_garbage_collection():
         for source, written in progress:
             step = _stepper(pair, decoder, source, written[: len(written) // 2], widest)
             for probe, times in _take_turns(probes, step, decoder.device).items():
-                found[probe] += times
+                found[probe].append(times)
             gc.collect()
     return _figures(found, decoder.decoding.seed)
 
@@ -93,23 +92,29 @@ def _take_turns(
     return times
 
 
-def _figures(found: dict[Probe, list[float]], seed: int) -> dict[str, Any]:
-    """Medians; a ratio is between steps of the same turn, so that a machine's slow moments cancel out."""
+def _figures(found: dict[Probe, list[list[float]]], seed: int) -> dict[str, Any]:
+    """Medians; a ratio is between steps of the same turn, so that a machine's slow moments cancel out.
+
+    Args:
+        found: by probe, the turns of each source. Turns of one source are alike, so sources are redrawn whole.
+    """
 
     def ratio(ours: np.ndarray, unit: np.ndarray) -> float:
         return float(np.median(ours / unit))
 
-    one = np.array(found["large", 1])
-    over_one = {probe: asdict(paired_bootstrap(np.array(times), one, ratio, seed)) for probe, times in found.items()}
+    taken = {probe: np.array(times) for probe, times in found.items()}
+    one = taken["large", 1]
+    over_one = {probe: asdict(paired_bootstrap(times, one, ratio, seed)) for probe, times in taken.items()}
     return {
-        "turns": len(one),
+        "sources": len(one),
+        "turns": one.size,
         # Far above 1, something else used the machine: short steps slip through, long ones are interrupted.
-        "median_over_fastest": max(median(times) / min(times) for times in found.values()),
-        "small_ms": median(found["small", 1]),
+        "median_over_fastest": max(float(np.median(times) / times.min()) for times in taken.values()),
+        "small_ms": float(np.median(taken["small", 1])),
         "c": over_one["small", 1],
         "large": [
-            {"width": width, "ms": median(times), "over_one": over_one[role, width]}
-            for (role, width), times in found.items()
+            {"width": width, "ms": float(np.median(times)), "over_one": over_one[role, width]}
+            for (role, width), times in taken.items()
             if role == "large"
         ],
     }

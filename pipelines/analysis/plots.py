@@ -34,7 +34,7 @@ def by_position(content: Content) -> str:
         label="positions there are",
     )
     for index, (name, label) in enumerate(
-        (("alpha", "alpha"), ("plain_alpha", "alpha at temperature 1"), ("confidence", "confidence"))
+        (("alpha", "alpha"), ("plain_alpha", "alpha, plain"), ("confidence", "confidence"))
     ):
         axes.plot(middles, [part[name] for part in parts], label=label, **_style(index))
     axes.set_xlabel("position in the large model's output")

@@ -32,7 +32,7 @@ class Positions:
     overlap: list[float]
     """sum over tokens of min(p, q), tempered: the chance that a drafted token is accepted there"""
     plain_overlap: list[float]
-    """the same of the plain distributions, as at temperature 1"""
+    """the same of the plain distributions"""
     kept: list[float]
     """min(1, q / p) of the token that was written, tempered: the chance that it is accepted if it is drafted"""
     agrees: list[float]

@@ -72,9 +72,10 @@ def verdict(content: Content) -> str:
 def mixing_words(content: Content) -> str:
     """How many large tokens the oracle needs."""
     share = tables.enough_share(content)
+    loses = f"lose less than {tables.TOLERATED:g} {tables.metric_title(content)} to the large model (95 % interval)"
     if share is None:
-        return "At none of these thresholds does the oracle reach the large model's quality."
-    return f"The oracle reaches the large model's quality with {percent(share)} of the tokens from the large model."
+        return f"At none of these thresholds is the oracle known to {loses}."
+    return f"With {percent(share)} of the tokens from the large model the oracle is known to {loses}."
 
 
 def _point(content: Content, draft_length: int) -> dict[str, Any]:

@@ -88,6 +88,24 @@ def check_ends_of_mixing(content: dict) -> None:
     assert tables.enough_share(content) <= 1
 
 
+def oracle(score: float, low: float, share: float) -> dict:
+    quality = {"score": score, "difference_to_large": {"value": score - 30, "low": low, "high": 1.0}}
+    return {"series": "mixing", "setting": 1 - share, "quality": quality, "rates": {"large_share": share}}
+
+
+def test_a_score_that_happens_to_be_high_is_not_enough():
+    """The smallest of many shares at which a noisy score reaches the large model's is too small."""
+    lucky, unsure, sure = oracle(30.4, -1.2, 0.1), oracle(30.1, -0.3, 0.2), oracle(29.9, -0.29, 0.4)
+    content = {"task": {"metric": "bleu"}, "systems": [lucky, unsure, sure, oracle(30.0, 0.0, 0.9)]}
+    assert tables.enough_share(content) == 0.4
+    assert report.mixing_words(content) == (
+        "With 40.0 % of the tokens from the large model the oracle is known to lose less than 0.3 BLEU to the large "
+        "model (95 % interval)."
+    )
+    unknown = {**content, "systems": [lucky, unsure]}
+    assert report.mixing_words(unknown).startswith("At none of these thresholds is the oracle known to lose less than")
+
+
 def test_sampling(quick, tmp_path):
     analyzed(*quick, "do_sample=true", "temperature=0.8", "top_k=20")
     content = written(tmp_path)

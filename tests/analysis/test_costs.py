@@ -31,9 +31,9 @@ def test_ratios_are_of_one_turn():
     """A machine that slows down in the middle changes milliseconds, not ratios."""
     slow = [1, 1, 7, 7, 7]
     found = {
-        ("small", 1): [2.0 * factor for factor in slow],
-        ("large", 1): [10.0 * factor for factor in slow],
-        ("large", 2): [15.0 * factor for factor in reversed(slow)],
+        ("small", 1): [[2.0 * factor for factor in slow]],
+        ("large", 1): [[10.0 * factor for factor in slow]],
+        ("large", 2): [[15.0 * factor for factor in reversed(slow)]],
     }
     figures = costs._figures(found, seed=0)
     assert figures["turns"] == 5
@@ -43,6 +43,18 @@ def test_ratios_are_of_one_turn():
     one, two = figures["large"]
     assert (one["width"], one["ms"], one["over_one"]["value"]) == (1, 70, 1)
     assert (two["width"], two["ms"], two["over_one"]["value"]) == (2, 105, 1.5)
+
+
+def test_repeats_of_a_source_are_no_further_sources():
+    """Steps behind one source cost the same again and again: more of them make no interval narrower."""
+    small = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+
+    def c(repeats: int) -> dict:
+        found = {("small", 1): [[ms] * repeats for ms in small], ("large", 1): [[10.0] * repeats for _ in small]}
+        return costs._figures(found, seed=0)["c"]
+
+    assert c(9) == c(1)
+    assert c(9)["high"] - c(9)["low"] > 0.2
 
 
 @pytest.mark.parametrize("engine", ["static", "hf"])
