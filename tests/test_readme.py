@@ -69,9 +69,11 @@ def test_every_system_has_a_command_and_a_test(row: list[str]) -> None:
     assert name
     assert paper
     config = composed("evaluate", *command.strip("`").split())
-    assert instantiate(config.bild) is not None
+    for node in ("large", "small", "bild"):
+        assert instantiate(config[node]) is not None
     file, _, function = test.strip("`").partition("::")
-    assert f"def {function or 'test_'}" in (ROOT / file).read_text(encoding="utf-8")
+    assert re.fullmatch(r"test_\w+", function), "name the test"
+    assert f"\ndef {function}(" in (ROOT / file).read_text(encoding="utf-8")
 
 
 def test_benchmark_commands_are_understood() -> None:

@@ -54,7 +54,9 @@ class Divergence:
         Args:
             student_logits: (N, V), float32 or float64.
             teacher_logits: (N, W). Where heads differ in width, what only one of them has is left out: T5 pads its
-                head beyond the vocabulary, and no text uses those tokens.
+                head beyond the vocabulary, and no text uses those tokens. Of what only the student has, decoding leaves
+                out the same (``bild.tensors.fit_vocabulary``); there the teacher keeps what only it has, of which a
+                divergence would be infinite.
         """
         width = min(student_logits.shape[-1], teacher_logits.shape[-1])
         student = student_logits[:, :width] / self.temperature

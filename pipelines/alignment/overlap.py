@@ -13,6 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from bild.tensors import fit_vocabulary
+
 BUDGET = 2**27  # logits held at once per model (512 MB in float32)
 
 
@@ -26,7 +28,7 @@ def overlap(
     batch_size: int,
     label: str = "likeness",
 ) -> np.ndarray:
-    """Teacher-forced likeness on the large model's own outputs.
+    """Teacher-forced likeness on the large model's own outputs, without the logits processors of either model.
 
     Args:
         inputs: N rows of encoder token ids.
@@ -61,10 +63,10 @@ def _logits(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, t
 
 
 def _compare(large_logits: Tensor, small_logits: Tensor, mask: Tensor) -> Tensor:
-    """(B, 3) float64 as in ``overlap``. Heads of different width: a token that one of them lacks counts as zero."""
+    """(B, 3) float64 as in ``overlap``. Of heads of different width the large one's decides, as in the round loop."""
+    small_logits = fit_vocabulary(small_logits, large_logits.shape[-1])
     large_probs, small_probs = (torch.softmax(logits.float(), dim=-1) for logits in (large_logits, small_logits))
-    width = min(large_probs.shape[-1], small_probs.shape[-1])
-    common = torch.minimum(large_probs[..., :width], small_probs[..., :width]).sum(-1)
+    common = torch.minimum(large_probs, small_probs).sum(-1)
     same = large_probs.argmax(-1) == small_probs.argmax(-1)
     counts = torch.stack([common, same, torch.ones_like(common)], dim=-1).double()
     return (counts * mask[..., None]).sum(1)

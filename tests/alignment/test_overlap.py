@@ -49,6 +49,15 @@ def test_a_token_that_one_head_lacks_counts_as_zero():
     )
 
 
+def test_tokens_that_the_large_head_lacks_are_never_drafted():
+    """As in the round loop: what is left of the small model's distribution is one again."""
+    large, small = logits([0.5, 0.3]), logits([0.3, 0.2, 0.5])
+    torch.testing.assert_close(
+        _compare(large, small, torch.tensor([[1]])),
+        torch.tensor([[min(0.625, 0.6) + min(0.375, 0.4), 1.0, 1.0]]).double(),
+    )
+
+
 def test_a_model_is_fully_like_itself(pair):
     large, _ = pair
     outputs = greedy_outputs(large)

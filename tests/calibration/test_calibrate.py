@@ -143,14 +143,11 @@ def test_what_the_pair_cannot_do_is_left_out_by_name(words, capsys):
     content = calibrated(
         *drafts, "small=prompt_lookup", beside=Path("checkpoints/made/large+prompt_lookup/policy.json")
     )
-    assert (
-        "left out: SmallOnly: PromptLookup(max_ngram=3, min_ngram=1) does not write whole texts"
-        in capsys.readouterr().out
-    )
+    out = capsys.readouterr().out
+    assert "left out: SmallOnly: PromptLookup(max_ngram=3, min_ngram=1) " in out
+    assert out.count("left out: BigLittle") == 2
     labels = [point["label"] for point in content["curve"]]
-    assert labels[0] == "LargeOnly"
-    assert len(labels) == 4
-    assert "SmallOnly" not in labels
+    assert labels == ["LargeOnly", "BigLittle fallback=0.1 rollback=0 verify_eos=True"]
 
 
 def test_a_corpus_score_is_never_called_guaranteed(words):
