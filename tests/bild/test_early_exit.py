@@ -195,6 +195,41 @@ def test_rows_that_begin_anew_write_what_they_write_alone(policy, engine):
 
 
 @torch.no_grad()
+@torch.no_grad()
+def pair_that_read(drafted: list[int]):
+    """Both runners after the start token and one more, the small one after these as well."""
+    large, small = make_early_exit(tiny_t5(7), "static", 20, 1)
+    for runner in (large, small):
+        runner.prefill(input_ids=torch.tensor([[5, 6, 1], [5, 4, 1]]))
+    assert large.extend(torch.tensor([[0, 4], [0, 4]]), [2, 2]).shape == (2, 2, VOCAB)
+    assert small.lengths == [2, 2]  # the large one reads for both
+    small.extend(torch.tensor([drafted] * 2), [len(drafted), 0])
+    return large, small
+
+
+@torch.no_grad()
+def test_runners_that_were_told_apart_refuse():
+    others = "row 0: after 2 tokens the large model is shown others than the small one has read; roll both back"
+    large, small = pair_that_read([4])
+    small.extend(torch.tensor([[4], [0]]), [1, 0])  # again what it has read
+    with pytest.raises(ValueError, match=others):
+        large.extend(torch.tensor([[4, 6, 7], [8, 0, 0]]), [3, 1])
+
+    large, small = pair_that_read([6, 7, 8])
+    large.extend(torch.tensor([[6, 7], [8, 0]]), [2, 1])
+    large.rollback([2, 2])  # and not the small one
+    with pytest.raises(ValueError, match=others):
+        large.extend(torch.tensor([[9, 9], [9, 9]]), [1, 2])
+
+    large, small = pair_that_read([6])
+    small.rollback([1, 2])  # and not the large one
+    behind = "row 0: the small model stands at 1 tokens and the large one, .* at 2; roll both back"
+    for runner in (small, large):
+        with pytest.raises(ValueError, match=behind):
+            runner.extend(torch.tensor([[9], [9]]), [1, 0])
+        runner.extend(torch.tensor([[0], [9]]), [0, 1])  # the other row goes on
+
+
 def test_prefill_forgets_everything():
     ids, mask = sources(9, LENGTHS)
     model = MODELS["t5"]

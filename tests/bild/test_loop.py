@@ -238,4 +238,5 @@ def test_trace_files_hold_one_object_per_row(tmp_path):
     assert [[entry["token_id"] for entry in row["trace"]] for row in rows] == written
     assert rows[0]["trace"][0] == {
         "token_id": 2, "model": "small", "round": 0, "confidence": pytest.approx(0.9), "reason": "draft",
+        "layers": None,
     }  # fmt: skip

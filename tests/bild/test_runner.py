@@ -133,6 +133,25 @@ def test_a_restarted_row_is_a_fresh_one_and_the_others_go_on(engine, lengths):
 
 
 @torch.no_grad()
+def test_a_restart_writes_where_the_others_sources_stay():
+    """No copy of what the rows hold of their sources, unless a source is longer than any before, and then with room."""
+    runner = make_runner(MODELS["t5"], "static", 100)
+    runner.prefill(input_ids=sources(9, [6, 5, 4])[0], attention_mask=sources(9, [6, 5, 4])[1])
+
+    def restarted(length: int) -> tuple[int, ...]:
+        ids, mask = sources(length, [length])
+        runner.restart([1], input_ids=ids, attention_mask=mask)
+        logits = runner.extend(torch.tensor([[0], [0], [0]]), [0, 1, 0])
+        torch.testing.assert_close(logits[1, 0], fresh(MODELS["t5"], ids, [0])[-1], rtol=1e-9, atol=1e-9)
+        return tuple(held.data_ptr() for held in runner._state._joined)
+
+    places = [restarted(length) for length in (2, 6, 5, 7, 9, 3, 10)]
+    assert len({places[0], places[1], places[2]}) == 1
+    assert len({places[3], places[4], places[5]}) == 1
+    assert len({*places}) == 3
+
+
+@torch.no_grad()
 def test_prefill_forgets_everything(engine):
     model = MODELS["t5"]
     ids, mask = sources(9, LENGTHS)

@@ -20,7 +20,8 @@ def t5_early_exit(decoder: T5Decoder, state: T5State, exit_layer: int) -> tuple[
     """Runners of the whole decoder and of its first ``exit_layer`` layers, each with the one head.
 
     Both must be shown the same texts, and told alike where a text has changed: what the upper layers have read of a row
-    is a prefix of what the lower ones have.
+    is a prefix of what the lower ones have, and what either is shown next goes on from there. The large runner reads
+    for both, so the small one's length grows with it. ``extend`` raises ValueError on anything else.
     """
     shared = _Shared(decoder, state, exit_layer)
     return _Large(shared), _Small(shared)
@@ -40,10 +41,13 @@ class _Shared:
         """tokens of each row that the lower layers have read; no fewer than ``upper``"""
         self.upper: list[int] = []
         """tokens of each row that all layers have read"""
+        self._texts: list[list[int]] = []
+        """what the lower layers have read; beyond ``lower`` what was taken back"""
 
     def prefill(self, encoder_inputs: dict[str, Any]) -> None:
         rows = self.state.prefill(encoder_inputs)
         self.lower, self.upper, self._kept = [0] * rows, [0] * rows, None
+        self._texts = [[] for _ in range(rows)]
 
     def restart(self, rows: Sequence[int], encoder_inputs: dict[str, Any]) -> None:
         self.state.restart(rows, encoder_inputs)
@@ -52,13 +56,16 @@ class _Shared:
 
     def read(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
         """Each row's first ``widths`` of (B, W) ``tokens`` through the lower layers. (B, W, V) logits there."""
+        self._check_ahead(widths)
         step, hidden = self._read(tokens, widths)
         return step.block.spread(self._logits(hidden))
 
     def verify(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
         """Each row's first ``widths`` of (B, W) ``tokens`` through the upper layers, and through the lower ones those
         that they have not read. (B, W, V) logits at the top."""
-        known = [lower - upper for lower, upper in zip(self.lower, self.upper, strict=True)]
+        self._check_ahead(widths)
+        self._check_alike(tokens.tolist(), widths)
+        known = [max(0, lower - upper) for lower, upper in zip(self.lower, self.upper, strict=True)]
         unread = [max(0, width - seen) for width, seen in zip(widths, known, strict=True)]
         if any(unread):
             columns = torch.tensor(known, device=tokens.device).unsqueeze(-1)
@@ -70,8 +77,29 @@ class _Shared:
         self.upper = [length + width for length, width in zip(self.upper, widths, strict=True)]
         return step.block.spread(self._logits(hidden))
 
+    def _check_alike(self, tokens: list[list[int]], widths: Sequence[int]) -> None:
+        """What the upper layers are shown is what the lower ones have read there."""
+        for row, (fed, width) in enumerate(zip(tokens, widths, strict=True)):
+            read = self._texts[row][self.upper[row] : self.lower[row]][:width]
+            if read != fed[: len(read)]:
+                raise ValueError(
+                    f"row {row}: after {self.upper[row]} tokens the large model is shown others than the small one has "
+                    "read; roll both back to where a text changes"
+                )
+
+    def _check_ahead(self, widths: Sequence[int]) -> None:
+        """The lower layers have read what the upper ones have."""
+        for row, (lower, upper, width) in enumerate(zip(self.lower, self.upper, widths, strict=True)):
+            if width > 0 and lower < upper:
+                raise ValueError(
+                    f"row {row}: the small model stands at {lower} tokens and the large one, which reads through it, "
+                    f"at {upper}; roll both back"
+                )
+
     def _read(self, tokens: Tensor, widths: Sequence[int]) -> tuple[Step, Tensor]:
         step = self.state.step(tokens, self.lower, widths)
+        for text, length, fed, width in zip(self._texts, self.lower, tokens.tolist(), widths, strict=True):
+            text[length:] = fed[:width]
         hidden = self.state.run(self.state.embed(step), step, self._lower)
         if self._kept is None:
             self._kept = hidden.new_empty(self.state.slots, hidden.shape[-1])

@@ -63,17 +63,25 @@ class T5State:
         """Begin with these sources, and with nothing cached. Returns how many rows there are."""
         joined, valid = self._read_source(encoder_inputs)
         self._caches = [one.new_zeros(len(valid), self._capacity, one.shape[-1]) for one in joined]
-        self._show_sources(joined, valid)
+        self._joined, self._valid = joined, valid
+        self._show_sources(valid.shape[1])
         return len(valid)
 
     def restart(self, rows: Sequence[int], encoder_inputs: dict[str, Any]) -> None:
         """Give these rows other sources."""
         joined, valid = self._read_source(encoder_inputs)
+        width, room = valid.shape[1], self._valid.shape[1]
+        if width > room:
+            more = max(width, room + room // 2) - room  # so that a batch whose sources grow is not copied each time
+            self._valid = F.pad(self._valid, (0, more))
+            self._joined = [F.pad(one, (0, 0, 0, more)) for one in self._joined]
         index = torch.tensor(rows, device=valid.device)
-        valid = _put(self._valid, index, valid)
-        longest = int(valid.any(0).nonzero().max()) + 1
-        joined = [_put(old, index, new)[:, :longest] for old, new in zip(self._joined, joined, strict=True)]
-        self._show_sources(joined, valid[:, :longest])
+        self._valid[index] = False
+        self._valid[index, :width] = valid
+        # What stands behind a shorter source is another's, and masked.
+        for held, new in zip(self._joined, joined, strict=True):
+            held[index, :width] = new
+        self._show_sources(int(self._valid.any(0).nonzero().max()) + 1)
 
     def _read_source(self, encoder_inputs: dict[str, Any]) -> tuple[list[Tensor], Tensor]:
         """The source's keys and values side by side, (B, S, 2A) for each layer, and (B, S) where it is no padding."""
@@ -83,11 +91,11 @@ class T5State:
         valid = torch.ones(shape, dtype=torch.bool, device=hidden.device) if mask is None else mask.bool()
         return joined, valid
 
-    def _show_sources(self, joined: list[Tensor], valid: Tensor) -> None:
-        """Make these the sources that the rows attend to."""
-        self._joined, self._valid = joined, valid
-        self._sources = [in_heads(one, 2, self._decoder.n_heads) for one in joined]
-        bias = torch.zeros(valid.shape, dtype=joined[0].dtype, device=valid.device)
+    def _show_sources(self, width: int) -> None:
+        """Let the rows attend to the first ``width`` places of what is held of their sources."""
+        valid = self._valid[:, :width]
+        self._sources = [in_heads(one[:, :width], 2, self._decoder.n_heads) for one in self._joined]
+        bias = torch.zeros(valid.shape, dtype=self._joined[0].dtype, device=valid.device)
         padded = not bool(valid.all())
         self._source_bias = bias.masked_fill_(~valid, -torch.inf)[:, None, None, :] if padded else None
 
@@ -165,14 +173,3 @@ class T5State:
         """(N, A) queries over (B, H, T, A/H) keys and values to (N, A)."""
         (queries,) = in_heads(step.block.spread(query), 1, self._decoder.n_heads)
         return step.block.flat(attend(queries, keys, values, bias))
-
-
-def _put(old: Tensor, rows: Tensor, new: Tensor) -> Tensor:
-    """(B, S, ...) with some of its rows replaced by those of (R, S', ...); the shorter of both is padded with zeros."""
-    width = max(old.shape[1], new.shape[1])
-    return _widened(old, width).index_copy(0, rows, _widened(new, width))
-
-
-def _widened(values: Tensor, width: int) -> Tensor:
-    missing = values.new_zeros(len(values), width - values.shape[1], *values.shape[2:])
-    return torch.cat([values, missing], dim=1)
