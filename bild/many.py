@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -24,6 +24,11 @@ from bild.types import DecodeOutput
 
 Source = Sequence[int] | Tensor | Mapping[str, Tensor]
 Numbered = tuple[int, Source]
+Generators = torch.Generator | Callable[[int], torch.Generator] | None
+
+
+class RestartError(ValueError):
+    """A row of this call cannot be given another source; ``bild.generate`` decodes whole batches."""
 
 
 # Each step in one mode, whatever the caller's: caches made in inference mode cannot be written to outside of it.
@@ -37,32 +42,37 @@ def generate_many(
     policy: Policy,
     batch_size: int = 16,
     ordered: bool = True,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     **keywords: Any,
 ) -> Iterator[tuple[int, DecodeOutput]]:
     """Decode any number of sources, ``batch_size`` at a time, and yield each with its number as soon as it is done.
 
     Each input is one source: its token ids without padding, as a list or an (S,) tensor, or a mapping of what the
     encoder takes to tensors of one row, such as ``{"input_ids": (1, S), "attention_mask": (1, S)}``. ``ordered``: a
-    text waits for those before it. ``generator`` gives one seed per input, in their order. ``keywords`` are those of
-    ``generate``, ``streamer`` excepted. A text is the one that ``generate`` writes in any batch.
+    text waits for those before it. ``generator`` gives one seed per input, in their order, or it is a function from an
+    input's number to a generator of its own, asked when the input's turn comes. ``keywords`` are those of ``generate``,
+    ``streamer`` excepted. A text is the one that ``generate`` writes in any batch.
 
-    Raises ValueError on bad input: of the first ``batch_size`` before any work, of a later one when its turn comes,
-    once what is under way has been finished and yielded.
+    Raises ValueError on bad input: of the first ``batch_size`` before any work (``RestartError`` if these models or
+    settings need whole batches), of a later one when its turn comes, once what is under way has been finished and
+    yielded.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be a whole number >= 1")
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise ValueError("generate_many takes one generator, which seeds every input, not one per input")
+    if not (generator is None or isinstance(generator, torch.Generator) or callable(generator)):
+        raise ValueError(
+            "generator must be one generator, which seeds every input, or a function from an input's number to its "
+            f"own: got a {type(generator).__name__}"
+        )
     pending = enumerate(inputs)
     first = list(islice(pending, batch_size))
     if not first:
         return
     device = next(model.device for model in (large, small) if isinstance(model, PreTrainedModel))
     sources = _collated(first, device)
-    call = resolve(large, small, policy=policy, generator=generator, **sources, **keywords)
+    call = resolve(large, small, policy=policy, **sources, **keywords)
     _check_restartable(call)
-    decoder, runners = begin(call)
+    decoder, runners = begin(_seeded(call, generator, first))
     held = {row: index for row, (index, _) in enumerate(first)}
     done: dict[int, DecodeOutput] = {}
     expected, failure = 0, None
@@ -81,7 +91,7 @@ def generate_many(
             newcomers, failure = _readable(pending, len(closed), call)
             if newcomers:
                 rows = closed[: len(newcomers)]
-                _restart(decoder, runners, call, rows, newcomers)
+                _restart(decoder, runners, _seeded(call, generator, newcomers), rows, newcomers)
                 held.update(zip(rows, (index for index, _ in newcomers), strict=True))
         except Exception as error:  # what is under way is finished first
             failure = error
@@ -118,6 +128,19 @@ def _restart(
         streams = RowStreams.of(call.generator, len(rows), call.prompt.device).generators
     for row, (index, _), stream in zip(rows, newcomers, streams, strict=True):
         decoder.reopen(row, index, stream)
+
+
+def _seeded(call: Call, generator: Generators, numbered: Sequence[Numbered]) -> Call:
+    """The call with what the random streams of these inputs are made from."""
+    if call.sampler.greedy:
+        return call
+    if generator is None or isinstance(generator, torch.Generator):
+        return replace(call, generator=generator)
+    own = [generator(index) for index, _ in numbered]
+    for (index, _), one in zip(numbered, own, strict=True):
+        if not isinstance(one, torch.Generator):
+            raise ValueError(f"generator({index}) must be a torch.Generator: got a {type(one).__name__}")
+    return replace(call, generator=own)
 
 
 def _collated(numbered: Sequence[Numbered], device: torch.device) -> dict[str, Any]:
@@ -169,13 +192,13 @@ def _ids(source: Source, index: int) -> Tensor:
 def _check_restartable(call: Call) -> None:
     """Rows can be given other sources: what stands before a row's first token is the same for all of them."""
     if not next(iter(call.models.values())).config.is_encoder_decoder:
-        raise ValueError("generate_many is for encoder-decoder models; prompts differ in length: use generate")
+        raise RestartError("generate_many is for encoder-decoder models; prompts differ in length: use generate")
     if getattr(call.config, "is_multilingual", False) and getattr(call.config, "language", None) is None:
-        raise ValueError(
+        raise RestartError(
             "generate_many would hold every input for the first ones' language: set generation_config.language"
         )
     if bool((call.prompt != call.prompt[0]).any()):
-        raise ValueError("generate_many needs one decoder prompt for all inputs; use generate")
+        raise RestartError("generate_many needs one decoder prompt for all inputs; use generate")
     for processor in call.logits_processor:
         if isinstance(processor, PER_ROW):
-            raise ValueError(f"{type(processor).__name__} looks at a batch's first sources only; use generate")
+            raise RestartError(f"{type(processor).__name__} looks at a batch's first sources only; use generate")

@@ -65,6 +65,12 @@ def make_early_exit(model: PreTrainedModel, engine: str, max_length: int, layers
     return t5_early_exit(*parts, layers)
 
 
+def parts_rows(model: PreTrainedModel, engine: str) -> bool:
+    """Whether rows of different lengths run one by one there, since transformers' caches know one length for all."""
+    check_engine(engine)
+    return engine == "hf" or (engine == "auto" and why_not_t5(model) is not None)
+
+
 def _t5_parts(model: PreTrainedModel, engine: str, max_length: int) -> tuple[T5Decoder, T5State] | None:
     """What T5 runners are made of; None if transformers' own forward is to run the model."""
     check_engine(engine)

@@ -6,7 +6,7 @@ Knows a function that turns token ids into token ids, and the folder of shards. 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,9 +23,10 @@ class Written(Protocol):
     tokens: list[int]
 
 
-# (input token ids per row, one number per output) -> one output per row. The number is the same whatever run, batch or
-# process writes the output; a decoder that samples makes the output's random stream from it.
-Decode = Callable[[list[list[int]], list[int]], Sequence[Written]]
+# (input token ids, one number per output) -> each output with its place among the inputs, in whatever order they end.
+# The number is the same whatever run, batch or process writes the output; a decoder that samples makes the output's
+# random stream from it.
+Decode = Callable[[list[list[int]], list[int]], Iterable[tuple[int, Written]]]
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,6 @@ def write_outputs(
     decode: Decode,
     *,
     label: str,
-    batch_size: int,
     eos_token_ids: Sequence[int],
     processes: Processes,
 ) -> dict[str, int]:
@@ -84,7 +84,7 @@ def write_outputs(
     try:
         with bar:
             for shard in todo:
-                rows = _answer(folder.plan, shard, sources, decode, batch_size, bar.update)
+                rows = _answer(folder.plan, shard, sources, decode, bar.update)
                 folder.write(shard, rows)
     except KeyboardInterrupt:
         print(f"stopped; the finished shards stay in {folder.path}, and the same command continues there", flush=True)
@@ -120,21 +120,19 @@ def summarize(folder: ShardFolder, eos_token_ids: Sequence[int]) -> dict[str, in
 
 
 def _answer(
-    plan: Plan, shard: int, sources: Sources, decode: Decode, batch_size: int, advance: Callable[[int], object]
+    plan: Plan, shard: int, sources: Sources, decode: Decode, advance: Callable[[], object]
 ) -> list[dict[str, Any]]:
-    """The rows of one shard, decoded in batches of like source length, returned in the order of the source."""
+    """The rows of one shard, decoded longest source first, returned in the order of the source."""
     inputs, samples = plan.inputs(shard), plan.samples
     texts = sources.texts[inputs.start : inputs.stop]
     encoded = sources.encode(texts)
     jobs = [(place, sample) for place in range(len(inputs)) for sample in range(samples)]
     longest_first = sorted(jobs, key=lambda job: -len(encoded[job[0]]))
+    numbers = [inputs[place] * samples + sample for place, sample in longest_first]
     written: dict[tuple[int, int], Written] = {}
-    for start in range(0, len(jobs), batch_size):
-        batch = longest_first[start : start + batch_size]
-        numbers = [inputs[place] * samples + sample for place, sample in batch]
-        outputs = decode([encoded[place] for place, _ in batch], numbers)
-        written.update(zip(batch, outputs, strict=True))
-        advance(len(batch))
+    for place, output in decode([encoded[place] for place, _ in longest_first], numbers):
+        written[longest_first[place]] = output
+        advance()
     return [
         {
             "index": inputs[place],

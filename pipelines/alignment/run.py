@@ -77,13 +77,13 @@ class Teacher:
             seed=seed,
             engine=self.engine,
         )
+        decoder = Decoder(large, None, tokenizer, decoding)
         with held(folder.path):
             summary = write_outputs(
                 folder,
                 Sources(dataset["source"], partial(source_ids, tokenizer=tokenizer, task=task)),
-                partial(Decoder(large, None, tokenizer, decoding).decode, bild.LargeOnly()),
+                partial(decoder.decode_many, bild.LargeOnly(), batch_size=self.batch_size),
                 label=f"outputs for {split}",
-                batch_size=self.batch_size,
                 eos_token_ids=end_tokens(large),
                 processes=self.processes,
             )

@@ -17,7 +17,10 @@ from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 import bild
+from bild.api import models_in_use
 from bild.checks import as_ids, check_mode, check_models
+from bild.engine import parts_rows
+from bild.many import RestartError
 from bild.policies.base import Policy
 from bild.sampling import Sampler
 from bild.sources.base import DraftSource
@@ -104,30 +107,83 @@ class Decoder:
         Raises:
             UserError: what ``bild.generate`` finds wrong with models, policy or input.
         """
-        options = self.decoding
-        generators = [row_generator(options.seed, row, self.device) for row in rows] if options.do_sample else None
+        generators = [self._generator(row) for row in rows] if self.decoding.do_sample else None
         try:
             return bild.generate(
                 *self._models.values(),
                 ids,
                 attention_mask=mask,
                 policy=policy,
-                max_new_tokens=options.max_new_tokens,
-                do_sample=options.do_sample,
-                temperature=options.temperature,
-                top_k=options.top_k,
-                top_p=options.top_p,
                 generator=generators,
-                generation_config=GenerationConfig(eos_token_id=self.eos) if options.one_line else None,
-                engine=options.engine,
                 streamer=streamer,
+                **self._keywords(),
             )
         except ValueError as error:
             raise UserError(str(error)) from error
 
     def decode(self, policy: Policy, inputs: Sequence[list[int]], rows: Sequence[int]) -> list[DecodedRow]:
         """Decode token ids of sources and read the result back as text."""
-        out = self.run(policy, *self.pad(inputs), rows)
+        return self._read(self.run(policy, *self.pad(inputs), rows))
+
+    def decode_many(
+        self, policy: Policy, inputs: Sequence[list[int]], rows: Sequence[int], batch_size: int
+    ) -> Iterator[tuple[int, DecodedRow]]:
+        """The same for any number of sources, ``batch_size`` at a time: each with its place, as soon as it is done.
+
+        A row that has ended gives its place to the next source, where rows of different lengths can run together;
+        elsewhere (transformers' own forward, prompts) a batch begins when the one before it has ended.
+        """
+        used = models_in_use(*self._models.values(), policy).values()
+        if not any(parts_rows(model, self.decoding.engine) for model in used):
+            try:
+                yield from self._refilled(policy, inputs, rows, batch_size)
+                return
+            except RestartError:  # before the first of them
+                pass
+        for start in range(0, len(inputs), batch_size):
+            batch = slice(start, start + batch_size)
+            yield from enumerate(self.decode(policy, inputs[batch], rows[batch]), start)
+
+    def _refilled(
+        self, policy: Policy, inputs: Sequence[list[int]], rows: Sequence[int], batch_size: int
+    ) -> Iterator[tuple[int, DecodedRow]]:
+        """``decode_many`` in one batch whose rows are given other sources."""
+        outs = bild.generate_many(
+            *self._models.values(),
+            inputs,
+            policy=policy,
+            batch_size=batch_size,
+            ordered=False,
+            generator=lambda place: self._generator(rows[place]),
+            **self._keywords(),
+        )
+        try:
+            for place, out in outs:
+                [row] = self._read(out)
+                yield place, row
+        except RestartError:
+            raise
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    def _generator(self, row: int) -> torch.Generator:
+        return row_generator(self.decoding.seed, row, self.device)
+
+    def _keywords(self) -> dict[str, Any]:
+        """How texts are written, in ``bild.generate``'s terms."""
+        options = self.decoding
+        return {
+            "max_new_tokens": options.max_new_tokens,
+            "do_sample": options.do_sample,
+            "temperature": options.temperature,
+            "top_k": options.top_k,
+            "top_p": options.top_p,
+            "generation_config": GenerationConfig(eos_token_id=self.eos) if options.one_line else None,
+            "engine": options.engine,
+        }
+
+    def _read(self, out: bild.DecodeOutput) -> list[DecodedRow]:
+        """A batch as text."""
         written = [kept_tokens(trace) for trace in out.trace]
         texts = self._tokenizer.batch_decode(written, skip_special_tokens=True)
         if self.decoding.one_line:

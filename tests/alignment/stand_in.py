@@ -1,7 +1,7 @@
 """A large model for tests of the shards: writes tokens that depend on the input and the seed alone.
 
 Run as a program it fills a folder, for tests that need processes which can be killed or started in pairs:
-``python -m tests.alignment.stand_in FOLDER [kill_at_call]``.
+``python -m tests.alignment.stand_in FOLDER [kill_at_output]``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,11 +40,14 @@ def answer(row: list[int], number: int) -> list[int]:
     return [token + number % 7 for token in row[:-1]] + [EOS]
 
 
-def decode(inputs: list[list[int]], numbers: list[int]) -> list[Written]:
-    return [Written(answer(row, number)) for row, number in zip(inputs, numbers, strict=True)]
+def decode(inputs: list[list[int]], numbers: list[int]) -> Iterator[tuple[int, Written]]:
+    """As from a batch whose rows end at different times: in another order than asked for."""
+    asked = list(enumerate(zip(inputs, numbers, strict=True)))
+    for place, (row, number) in asked[1::2] + asked[::2]:
+        yield place, Written(answer(row, number))
 
 
-def fill(path: Path, decode=decode, processes=None, rows=23, batch_size=4, samples=2):
+def fill(path: Path, decode=decode, processes=None, rows=23, samples=2):
     """Write the stand-in's outputs; returns the folder and the summary."""
     plan = Plan(rows=rows, shard_rows=5, samples=samples)
     folder = ShardFolder(path, plan, {"task.source": "abc"})
@@ -52,7 +56,6 @@ def fill(path: Path, decode=decode, processes=None, rows=23, batch_size=4, sampl
         sources(rows),
         decode,
         label="outputs",
-        batch_size=batch_size,
         eos_token_ids=[EOS],
         processes=Processes() if processes is None else processes,
     )
@@ -62,18 +65,19 @@ def fill(path: Path, decode=decode, processes=None, rows=23, batch_size=4, sampl
 def main() -> None:
     processes = Processes.joined(on_cpu=True)
     kill_at = int(sys.argv[2]) if len(sys.argv) > 2 else None
-    calls = 0
+    outputs = 0
 
     def counted(inputs, numbers):
-        nonlocal calls
-        if calls == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        calls += 1
+        nonlocal outputs
+        for output in decode(inputs, numbers):
+            if outputs == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            outputs += 1
+            yield output
         time.sleep(0.05 * processes.rank)  # the processes do not end together
-        return decode(inputs, numbers)
 
     fill(Path(sys.argv[1]), counted, processes)
-    print(f"rank {processes.rank} decoded {calls} batches", flush=True)
+    print(f"rank {processes.rank} decoded {outputs} outputs", flush=True)
 
 
 if __name__ == "__main__":

@@ -269,11 +269,9 @@ def test_bad_values_are_one_line(here, override, message):
     assert not (here / "checkpoints").exists()
 
 
-def teacher(tokenizer, batch_size):
-    model = tiny_t5(3, vocab=len(tokenizer))
-    return Teacher(
-        large=LoadedModel(model, tokenizer, "large", "large"), engine="hf", batch_size=batch_size, processes=Processes()
-    )
+def teacher(tokenizer, batch_size, engine="hf"):
+    large = LoadedModel(tiny_t5(3, vocab=len(tokenizer)), tokenizer, "large", "large")
+    return Teacher(large=large, engine=engine, batch_size=batch_size, processes=Processes())
 
 
 def settings(folder, **changes):
@@ -304,13 +302,20 @@ PAIRS = Dataset.from_dict({"source": SOURCES, "target": TARGETS})
 
 
 def test_sampled_outputs_depend_on_the_seed_and_not_on_the_batch(tmp_path, tokenizer, task):
+    """Nor on whether rows are given other sources (static) or batches end together (hf)."""
     drawn = {"temperature": 1.0, "samples": 3}
     rows = [
-        teacher(tokenizer, batch_size).answer(task, "train", PAIRS, settings(tmp_path / name, **drawn), seed).rows
-        for name, batch_size, seed in (("a", 2, 0), ("b", 7, 0), ("c", 7, 1))
+        teacher(tokenizer, batch_size, engine).answer(task, "train", PAIRS, settings(folder, **drawn), seed).rows
+        for folder, batch_size, engine, seed in (
+            (tmp_path / "a", 2, "hf", 0),
+            (tmp_path / "b", 7, "hf", 0),
+            (tmp_path / "c", 2, "static", 0),
+            (tmp_path / "d", 5, "static", 0),
+            (tmp_path / "e", 7, "static", 1),
+        )
     ]
-    assert rows[0].to_list() == rows[1].to_list()
-    assert rows[0]["tokens"][:] != rows[2]["tokens"][:]
+    assert all(one.to_list() == rows[0].to_list() for one in rows[1:4])
+    assert rows[0]["tokens"][:] != rows[4]["tokens"][:]
     assert rows[0]["index"][:4] == [0, 0, 0, 1]
     assert len({tuple(tokens) for tokens in rows[0]["tokens"][:3]}) > 1, "samples of one input should differ"
 
@@ -318,6 +323,8 @@ def test_sampled_outputs_depend_on_the_seed_and_not_on_the_batch(tmp_path, token
 def test_greedy_outputs_do_not_depend_on_the_seed(tmp_path, tokenizer, task):
     folder = settings(tmp_path / "a")
     one = teacher(tokenizer, 3).answer(task, "train", PAIRS, folder, 0)
+    refilled = teacher(tokenizer, 2, "static").answer(task, "train", PAIRS, settings(tmp_path / "b"), 0)
+    assert one.rows.to_list() == refilled.rows.to_list()
     other = teacher(tokenizer, 3).answer(task, "train", PAIRS, folder, 1)
     assert one.rows.to_list() == other.rows.to_list()
     assert "seed" not in one.identity

@@ -10,6 +10,7 @@ from transformers import GenerationConfig, LogitsProcessorList
 from transformers.generation import logits_process as lp
 
 import bild
+from bild.many import RestartError
 from tests.bild.models import pair, sources
 
 POLICIES = [
@@ -74,6 +75,40 @@ def test_sampling_is_that_of_one_batch():
         assert out.sequences[0].equal(batch.sequences[index, : 1 + tokens])
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, len(LENGTHS)])
+def test_every_input_may_have_a_generator_of_its_own_made_when_its_turn_comes(batch_size):
+    made = []
+
+    def own(index):
+        made.append(index)
+        return torch.Generator().manual_seed(100 + index)
+
+    inputs = rows(3)
+    many = bild.generate_many(
+        *pair(3), inputs, policy=POLICIES[0], batch_size=batch_size, max_new_tokens=12, do_sample=True, generator=own
+    )
+    outs = [next(many)]
+    assert len(made) < len(inputs) or batch_size == len(inputs)
+    outs += many
+    assert made == list(range(len(inputs)))
+    for (index, out), row in zip(outs, inputs, strict=True):
+        generators = [torch.Generator().manual_seed(100 + index)]
+        assert out.sequences.equal(alone(row, POLICIES[0], do_sample=True, generator=generators).sequences)
+
+
+def test_greedy_texts_ask_for_no_generator():
+    def own(index):
+        raise AssertionError
+
+    list(bild.generate_many(*pair(3), rows(3), policy=POLICIES[0], batch_size=2, max_new_tokens=4, generator=own))
+
+
+def test_what_needs_whole_batches_says_so_by_its_kind():
+    config = GenerationConfig(encoder_no_repeat_ngram_size=2)
+    with pytest.raises(RestartError):
+        next(bild.generate_many(*pair(3), rows(3), policy=POLICIES[0], generation_config=config))
+
+
 def test_places_are_filled_as_they_fall_free_and_nothing_is_read_ahead():
     read = []
 
@@ -110,7 +145,8 @@ def test_no_input_gives_nothing():
     ("keywords", "message"),
     [
         ({"batch_size": 0}, "batch_size=0 must be a whole number >= 1"),
-        ({"generator": [torch.Generator()]}, "generate_many takes one generator"),
+        ({"generator": [torch.Generator()]}, "generator must be one generator, .*or a function .*: got a list"),
+        ({"generator": lambda index: index, "do_sample": True}, r"generator\(0\) must be a torch.Generator: got a int"),
         (
             {"generation_config": GenerationConfig(encoder_no_repeat_ngram_size=2)},
             "EncoderNoRepeatNGramLogitsProcessor looks at a batch's first sources only",

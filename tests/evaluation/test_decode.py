@@ -51,6 +51,50 @@ def test_sampled_rows_do_not_depend_on_batches(models, dataset, tokenizer, task)
     assert [row.tokens for row in other] != [row.tokens for row in one]
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, 20])
+@pytest.mark.parametrize(
+    "decoding", [GREEDY, Decoding(max_new_tokens=8, do_sample=True, seed=3)], ids=["greedy", "drawn"]
+)
+def test_rows_that_take_the_next_source_write_what_whole_batches_do(
+    models, dataset, tokenizer, task, decoding, batch_size
+):
+    inputs = decode.source_ids(dataset["source"], tokenizer, task)
+    rows = [7 * place for place in range(len(inputs))]
+    decoder = Decoder(models["large"], models["small"], tokenizer, decoding)
+    for policy in (POLICY, bild.LargeOnly()):
+        found = dict(decoder.decode_many(policy, inputs, rows, batch_size))
+        assert [found[place].tokens for place in range(len(inputs))] == [
+            decoder.decode(policy, inputs[place : place + 1], rows[place : place + 1])[0].tokens
+            for place in range(len(inputs))
+        ]
+        assert len({len(row.tokens) for row in found.values()}) > 1
+
+
+@pytest.mark.parametrize(
+    ("engine", "setting", "refills"), [("static", 0, True), ("hf", 0, False), ("auto", 2, False), ("auto", 0, True)]
+)
+def test_rows_take_the_next_source_where_that_can_be(
+    models, dataset, tokenizer, task, monkeypatch, engine, setting, refills
+):
+    """Not in transformers' caches, which know one length, nor with settings that look at a batch's first sources."""
+    config = models["large"].generation_config
+    monkeypatch.setattr(config, "encoder_no_repeat_ngram_size", setting, raising=False)
+    sizes = []
+    real = bild.generate
+    monkeypatch.setattr(bild, "generate", lambda *a, **k: sizes.append(len(a[2])) or real(*a, **k))
+    inputs = decode.source_ids(dataset["source"], tokenizer, task)
+    decoder = Decoder(models["large"], None, tokenizer, replace(GREEDY, engine=engine))
+    places = [place for place, _ in decoder.decode_many(bild.LargeOnly(), inputs, range(10), 4)]
+    assert sorted(places) == list(range(10))
+    assert sizes == ([] if refills else [4, 4, 2])
+
+
+def test_a_bad_source_among_many_is_one_line(models, tokenizer):
+    decoder = Decoder(models["large"], None, tokenizer, GREEDY)
+    with pytest.raises(UserError, match="input 1: input_ids hold the id 999"):
+        list(decoder.decode_many(bild.LargeOnly(), [[5, 1], [999, 1]], [0, 1], 1))
+
+
 class Killed(BaseException):
     """A run that ends in the middle."""
 
