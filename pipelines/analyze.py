@@ -33,6 +33,8 @@ def main(config: DictConfig) -> None:
     check(config)
     task, policy, asked = (instantiated(config, node) for node in ("task", "bild", "analysis"))
     planned = systems(asked, policy)
+    if config.small.get("shortlist"):
+        raise UserError("small.shortlist=true: an analysis compares whole distributions; set it to false")
     written = decoding(config, task, policy)
     dataset = task.load(config.split, config.limit)
     if len(dataset) == 0:

@@ -77,6 +77,8 @@ def assemble(config: DictConfig) -> Parts:
         )
     if small.aligned is True:
         raise UserError("small.aligned=true: alignment starts before that; choose align.init=finetuned or pretrained")
+    if small.shortlist:
+        raise UserError("small.shortlist=true: alignment makes the list; set it to false here, and use it afterwards")
     pairs = task.load(config.split, config.limit)
     held_out = task.load("validation", held_out_rows(config.limit, training.evaluate_rows, settings.report_limit))
     say(f"task   {task.name}, {config.split} split, {counted(len(pairs), 'example')}")

@@ -32,6 +32,7 @@ class AlignSettings:
     samples: int  # outputs per input; more than 1 only with a temperature
     shard_rows: int  # inputs per file: what a killed run loses at most
     report_limit: int | None  # validation rows for the comparison before and after; None = all
+    shortlist_min_count: int  # the shortlist holds the tokens that occur so often in the outputs
     outputs: str  # folder of the large model's outputs
 
     def __post_init__(self) -> None:
@@ -46,6 +47,7 @@ class AlignSettings:
         check_whole("align.generation_max_length", self.generation_max_length, null="the task's target_length")
         check_whole("align.samples", self.samples)
         check_whole("align.shard_rows", self.shard_rows)
+        check_whole("align.shortlist_min_count", self.shortlist_min_count)
         check_whole("align.report_limit", self.report_limit, null="all validation examples")
         if not 0 <= self.temperature < math.inf:
             raise UserError(f"align.temperature={self.temperature}: give a number from 0 (greedy) up")

@@ -21,7 +21,7 @@ from pipelines.analysis.positions import FORMAT, Positions, score
 from pipelines.analysis.settings import LOSSLESS, MIXING, AnalysisSettings, System
 from pipelines.data.task import Task
 from pipelines.decoding import scoring
-from pipelines.decoding.decode import Decoder, Decoding, decode_rows, in_chunks, source_ids
+from pipelines.decoding.decode import Decoding, decode_rows, in_chunks, source_ids
 from pipelines.decoding.pair import Pair, pair_key
 from pipelines.decoding.rows import DecodedRow
 from pipelines.decoding.store import ChunkStore
@@ -53,7 +53,7 @@ class Analysis:
         self._references = list(dataset["target"])
         self._inputs = source_ids(dataset["source"], pair.tokenizer, task)
         self._timed = latency.chosen_rows(len(self._inputs), settings.latency_limit)
-        self._decoder = Decoder(pair.large, pair.small, pair.tokenizer, decoding)
+        self._decoder = pair.decoder(decoding)
 
     def run(self, systems: Sequence[System], asked: AnalysisSettings) -> Analyzed:
         """Do what is not done yet, and put the numbers together."""

@@ -16,7 +16,7 @@ from pipelines.calibration.grid import Point
 from pipelines.calibration.risks import Written
 from pipelines.data.task import Task
 from pipelines.decoding import scoring
-from pipelines.decoding.decode import Decoder, Decoding, decode_rows, source_ids
+from pipelines.decoding.decode import Decoding, decode_rows, source_ids
 from pipelines.decoding.pair import Pair, pair_key
 from pipelines.decoding.store import ChunkStore
 from pipelines.evaluation import latency, provenance
@@ -44,7 +44,7 @@ class Writer:
         self._dataset = dataset
         self._settings = settings
         self._inputs = source_ids(dataset["source"], pair.tokenizer, task)
-        self._decoder = Decoder(pair.large, pair.small, pair.tokenizer, decoding)
+        self._decoder = pair.decoder(decoding)
 
     def check(self) -> None:
         """Raise ``UserError`` on a row that these models cannot decode."""

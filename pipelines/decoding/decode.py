@@ -58,9 +58,12 @@ class Decoder:
         small: PreTrainedModel | DraftSource | None,
         tokenizer: PreTrainedTokenizerBase,
         decoding: Decoding,
+        shortlist: Sequence[int] | None = None,
     ) -> None:
+        """``shortlist``: the only token ids that the small model may draft; None = all."""
         self._models = {"large": large, "small": small}
         self._tokenizer = tokenizer
+        self._shortlist = shortlist
         self.decoding = decoding
         lead = next(model for model in (large, small) if isinstance(model, PreTrainedModel))
         self.device = lead.device
@@ -116,7 +119,7 @@ class Decoder:
                 policy=policy,
                 generator=generators,
                 streamer=streamer,
-                **self._keywords(),
+                **self._keywords(policy),
             )
         except ValueError as error:
             raise UserError(str(error)) from error
@@ -155,7 +158,7 @@ class Decoder:
             batch_size=batch_size,
             ordered=False,
             generator=lambda place: self._generator(rows[place]),
-            **self._keywords(),
+            **self._keywords(policy),
         )
         try:
             for place, out in outs:
@@ -169,7 +172,7 @@ class Decoder:
     def _generator(self, row: int) -> torch.Generator:
         return row_generator(self.decoding.seed, row, self.device)
 
-    def _keywords(self) -> dict[str, Any]:
+    def _keywords(self, policy: Policy) -> dict[str, Any]:
         """How texts are written, in ``bild.generate``'s terms."""
         options = self.decoding
         return {
@@ -179,6 +182,7 @@ class Decoder:
             "top_k": options.top_k,
             "top_p": options.top_p,
             "generation_config": GenerationConfig(eos_token_id=self.eos) if options.one_line else None,
+            "shortlist": self._shortlist if policy.uses_small else None,
             "engine": options.engine,
         }
 

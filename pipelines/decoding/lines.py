@@ -43,7 +43,7 @@ class LineDecoder:
         choice = chosen(config, pair, task, policy, written)
         for note in choice.notes:
             print(f"policy {choice.policy}; {note}", file=sys.stderr)
-        return cls(pair, task, choice.policy, Decoder(pair.large, pair.small, pair.tokenizer, written))
+        return cls(pair, task, choice.policy, pair.decoder(written))
 
     def decode(self, lines: Sequence[str]) -> list[str]:
         """Decode one batch of lines; random streams go on from the batch before."""

@@ -19,10 +19,10 @@ from bild.sources.base import DraftSource
 from pipelines.cli import UserError
 from pipelines.data.task import Task
 from pipelines.decoding.config import instantiated
-from pipelines.decoding.decode import Decoding
+from pipelines.decoding.decode import Decoder, Decoding
 from pipelines.decoding.prompts import check_fit
 from pipelines.files import ROOT
-from pipelines.models.fingerprint import decoding_key, model_hash, source_hash, tokenizer_hash
+from pipelines.models.fingerprint import decoding_key, key, model_hash, source_hash, tokenizer_hash
 
 # float16 is missing on purpose: it overflows in nearly every T5.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -38,7 +38,7 @@ class Described:
     parameters: int
     dtype: str | None
     weights: str
-    """``model_hash`` or ``source_hash``"""
+    """``model_hash``, with a shortlist hashed together with it, or ``source_hash``"""
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,17 @@ class Pair:
     tokenizer: PreTrainedTokenizerBase
     described: dict[str, Described]
     """by role: "large", "small", or both"""
+    shortlist: tuple[int, ...] | None = None
+    """the only token ids that the small model may draft; None = all"""
 
     @property
     def device(self) -> torch.device:
         """Where the models are."""
         return next(model.device for model in (self.large, self.small) if isinstance(model, PreTrainedModel))
+
+    def decoder(self, decoding: Decoding) -> Decoder:
+        """What writes texts with this pair."""
+        return Decoder(self.large, self.small, self.tokenizer, decoding, self.shortlist)
 
 
 def load_pair(config: DictConfig, task: Task, roles: Sequence[str] = ("large", "small")) -> Pair:
@@ -80,9 +86,10 @@ def load_pair(config: DictConfig, task: Task, roles: Sequence[str] = ("large", "
     check_tokenizers(tokenizers[0], tokenizers[-1])
     check_fit({role: one.model for role, one in loaded.items()}, task)
     models = {role: one.model.to(device=device, dtype=dtype).eval() for role, one in loaded.items()}
-    described = {role: describe(models[role], one.path, one.note) for role, one in loaded.items()}
+    described = {role: describe(models[role], one.path, one.note, one.shortlist) for role, one in loaded.items()}
     if drafts is None:
-        return Pair(models.get("large"), models.get("small"), tokenizers[0], described)
+        listed = loaded["small"].shortlist if "small" in loaded else None
+        return Pair(models.get("large"), models.get("small"), tokenizers[0], described, listed)
     made = drafts.load(loaded["large"], task)
     described["small"] = describe_source(made.source, drafts.name, made.note)
     return Pair(models["large"], made.source, tokenizers[0], described)
@@ -97,8 +104,10 @@ def pair_key(pair: Pair, policy: Policy, inputs: Sequence[list[int]], decoding: 
     return decoding_key(weights, tokenizer, inputs, policy, decoding, batch_size, pair.device.type)
 
 
-def describe(model: PreTrainedModel, path: str, note: str) -> Described:
-    """What a result says of a model: its name is the last part of its path."""
+def describe(model: PreTrainedModel, path: str, note: str, shortlist: Sequence[int] | None = None) -> Described:
+    """What a result says of a model: its name is the last part of its path. One that may draft only the tokens of a
+    shortlist counts as another model."""
+    weights = model_hash(model)
     inside = Path(path).is_absolute() and Path(path).is_relative_to(ROOT)
     return Described(
         name=Path(path).name,
@@ -106,7 +115,7 @@ def describe(model: PreTrainedModel, path: str, note: str) -> Described:
         note=note,
         parameters=model.num_parameters(),
         dtype=str(model.dtype).removeprefix("torch."),
-        weights=model_hash(model),
+        weights=weights if shortlist is None else key(weights, list(shortlist)),
     )
 
 

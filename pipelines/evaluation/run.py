@@ -19,7 +19,7 @@ from bild.policies.base import Policy
 from bild.sources.base import DraftSource
 from pipelines.data.task import Task, fingerprint
 from pipelines.decoding import scoring
-from pipelines.decoding.decode import Decoder, Decoding, count_cut, decode_rows, source_ids
+from pipelines.decoding.decode import Decoding, count_cut, decode_rows, source_ids
 from pipelines.decoding.pair import Pair, pair_key
 from pipelines.decoding.rows import DecodedRow
 from pipelines.decoding.store import ChunkStore
@@ -94,7 +94,7 @@ def measure(
     """
     inputs = source_ids(dataset["source"], pair.tokenizer, task)
     rows = latency.chosen_rows(len(inputs), settings.latency_limit)
-    decoder = Decoder(pair.large, pair.small, pair.tokenizer, decoding)
+    decoder = pair.decoder(decoding)
     for policy in policies.values():
         decoder.check(policy)
     decoder.check_room(inputs)

@@ -25,7 +25,7 @@ from transformers import (
 
 from pipelines.cli import UserError, counted, first_line
 from pipelines.data.vocabulary import train_tokenizer
-from pipelines.models import manifest
+from pipelines.models import manifest, shortlist
 from pipelines.models.bars import hide_weight_bars
 from pipelines.models.hub import locate
 
@@ -51,6 +51,7 @@ class Model:
     max_steps: int = 500_000
     exits: Mapping[int, float] | None = None  # decoder layers that are to learn to write, see ``train.exits``
     aligned: str | bool = "auto"  # as the small model of a pair: use {name}-aligned; "auto" = if it is there
+    shortlist: bool = False  # as the small model of a pair: draft from the tokens in its checkpoint's shortlist.json
 
     def __post_init__(self) -> None:
         for key in ("name", "path", "tokenizer", "revision"):
@@ -78,6 +79,8 @@ class LoadedModel:
     tokenizer: PreTrainedTokenizerBase
     path: str
     note: str
+    shortlist: tuple[int, ...] | None = None
+    """the only token ids that it may draft; None = all"""
 
 
 def load(model: Model, task_name: str, role: str, texts: Iterable[str] | None = None, seed: int = 0) -> LoadedModel:
@@ -94,13 +97,15 @@ def load(model: Model, task_name: str, role: str, texts: Iterable[str] | None = 
         The model in eval mode, on the CPU, in float32.
 
     Raises:
-        UserError: nothing there to load, a damaged checkpoint, an unknown hub id, or no network.
+        UserError: nothing there to load, a damaged checkpoint, an unknown hub id, no network, or no shortlist where the
+            small model is to have one.
     """
     if role not in ROLES:
         raise ValueError(f"role {role!r} is not one of {ROLES}")
     if role != "finetune":
         checkpoint, note = choose_checkpoint(model, task_name, role)
-        return _pretrained(model, note) if checkpoint is None else _from_path(model, str(checkpoint), None, note)
+        found = _pretrained(model, note) if checkpoint is None else _from_path(model, str(checkpoint), None, note)
+        return _shortlisted(found) if role == "small" and model.shortlist else found
     if model.init == "scratch":
         return _new(model, texts, seed)
     start = _pretrained(model, f"{model.name}: pre-trained weights")
@@ -148,6 +153,12 @@ def _pretrained(model: Model, note: str) -> LoadedModel:
     if model.path is None:
         raise UserError("model.path is not set: give a folder or a hub id, such as model.path=google/mt5-small")
     return _from_path(model, model.path, model.tokenizer, f"{note} from {model.path}")
+
+
+def _shortlisted(loaded: LoadedModel) -> LoadedModel:
+    ids = shortlist.read(Path(loaded.path), loaded.tokenizer)
+    note = f"{loaded.note}; drafts from {counted(len(ids), 'token')} of {len(loaded.tokenizer):,} ({shortlist.NAME})"
+    return replace(loaded, note=note, shortlist=ids)
 
 
 def _extent(checkpoint: Path) -> str:

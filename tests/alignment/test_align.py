@@ -4,11 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset
 
+import bild
 from pipelines import align
 from pipelines.alignment.outputs import Processes
 from pipelines.alignment.run import Teacher, training_rows
@@ -16,6 +19,9 @@ from pipelines.alignment.settings import AlignSettings
 from pipelines.cli import UserError
 from pipelines.data.task import Task
 from pipelines.data.vocabulary import train_tokenizer
+from pipelines.decoding.config import instantiated
+from pipelines.decoding.decode import Decoding, source_ids
+from pipelines.decoding.pair import load_pair, pair_key
 from pipelines.files import sole_writer
 from pipelines.models import manifest
 from pipelines.models.loading import LoadedModel
@@ -100,6 +106,50 @@ def test_from_a_pair_to_an_aligned_checkpoint_and_its_figures(here, capsys):
     again = capsys.readouterr().out
     assert "outputs for train: nothing to generate, 2 shards from before" in again
     assert "nothing to do: this run was finished before" in again
+
+
+def listed(folder):
+    return json.loads((folder / "shortlist.json").read_text())["ids"]
+
+
+def test_what_the_outputs_use_becomes_the_shortlist_of_the_aligned_model(here, tokenizer, capsys):
+    run()
+    checkpoint = here / "checkpoints/toy_de_en/tiny-small-aligned"
+    shards = sorted((here / "checkpoints/toy_de_en/tiny-large-outputs/train").glob("*.parquet"))
+    written = [token for shard in shards for row in pq.read_table(shard)["tokens"].to_pylist() for token in row]
+    assert listed(checkpoint) == sorted({*written, *tokenizer.all_special_ids})
+    line = f"shortlist.json: {len(listed(checkpoint))} tokens of {len(tokenizer)}, for small.shortlist=true"
+    assert line in capsys.readouterr().out
+    weights = (checkpoint / "model.safetensors").read_bytes()
+    # Another count needs no other weights.
+    count = max(Counter(written).values())
+    run(f"align.shortlist_min_count={count}")
+    assert "nothing to do: this run was finished before" in capsys.readouterr().out
+    often = {token for token in written if written.count(token) >= count}
+    assert listed(checkpoint) == sorted({*often, *tokenizer.all_special_ids})
+    assert (checkpoint / "model.safetensors").read_bytes() == weights
+    assert manifest.is_complete(checkpoint)
+
+
+def test_a_pair_drafts_from_the_shortlist_when_asked_to(here, tokenizer):
+    run("align.shortlist_min_count=10000")  # the special tokens alone
+    given = [one for one in SETTINGS if one.startswith(("task.", "large.", "small.", "device"))]
+    task = instantiated(composed("evaluate", *given), "task")
+    whole, short = (load_pair(composed("evaluate", *given, f"small.shortlist={on}"), task) for on in ("false", "true"))
+    ids = tokenizer.all_special_ids
+    assert (whole.shortlist, short.shortlist) == (None, tuple(sorted(ids)))
+    note = f"; drafts from {len(ids)} tokens of {len(tokenizer)} (shortlist.json)"
+    assert short.described["small"].note == whole.described["small"].note + note
+    inputs, greedy = source_ids(SOURCES, tokenizer, task), Decoding(max_new_tokens=8)
+    texts = {}
+    for policy in (bild.SmallOnly(), bild.BigLittle(), bild.LargeOnly()):
+        rows = [pair.decoder(greedy).decode(policy, inputs, range(6)) for pair in (whole, short)]
+        texts[policy] = [[row.tokens for row in some] for some in rows]
+        assert {token.token_id for row in rows[1] for token in row.trace if token.model == "small"} <= set(ids)
+        keys = [pair_key(pair, policy, inputs, greedy, 4) for pair in (whole, short)]
+        assert (keys[0] == keys[1]) == (not policy.uses_small)
+    assert texts[bild.SmallOnly()][0] != texts[bild.SmallOnly()][1]
+    assert texts[bild.LargeOnly()][0] == texts[bild.LargeOnly()][1]
 
 
 def test_the_fine_tuned_checkpoint_is_the_start_unless_told_otherwise(here, tokenizer, capsys):
@@ -250,6 +300,9 @@ def test_two_tokenizers_are_refused_before_anything_is_generated(here):
         ("align.generation_max_length=0", "at least 1"),
         ("align.shard_rows=0", "at least 1"),
         ("align.report_limit=0", "at least 1"),
+        ("align.shortlist_min_count=0", "align.shortlist_min_count=0: .*at least 1"),
+        ("small.shortlist=true", "alignment makes the list"),
+        ("small.shortlist=maybe", "small.shortlist=maybe: must be true or false"),
         ("align.temperature=warm", "must be a number"),
         ("align.samples=null", "at least 1"),
         ("batch_size=0", "at least 1"),
@@ -288,6 +341,7 @@ def settings(folder, **changes):
         "samples": 1,
         "shard_rows": 4,
         "report_limit": None,
+        "shortlist_min_count": 1,
         "outputs": str(folder),
     }
     return AlignSettings(**{**values, **changes})

@@ -158,6 +158,11 @@ def test_a_killed_run_goes_on(quick, tmp_path, monkeypatch):
     assert written(tmp_path)["run"]["timed_examples"] == 2
 
 
+def test_a_shortlist_is_refused(quick):
+    with pytest.raises(UserError, match=r"small\.shortlist=true: an analysis compares whole distributions"):
+        analyzed(*quick, "small.shortlist=true")
+
+
 def test_positions_are_kept_batch_by_batch(quick, monkeypatch):
     monkeypatch.setattr("pipelines.decoding.decode.CHUNK", 1)
     real, sizes = analysis_run.score, []
