@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     steps.add_argument("--shapes", nargs="+", type=_named_shape, default=[(name, PAPER[name]) for name in PAPER])
     steps.add_argument("--widths", type=_widths, default=list(range(1, 12)), help="such as 1-11 or 1,2,8")
     steps.add_argument("--source-length", type=_whole, default=64)
+    steps.add_argument("--shortlist", type=_whole, default=None, help="also a step with a head of so many random ids")
     steps.add_argument("--repeats", type=_whole, default=5, help="steps in a row whose median counts as one")
     pair = modes.add_parser("pair", help="a trained pair as it is")
     inflate = modes.add_parser("inflate", help="a trained pair inflated to a bigger shape: same outputs, its cost")
@@ -110,6 +111,9 @@ def complete(options: argparse.Namespace) -> argparse.Namespace:
         values = [str(value[0] if isinstance(value, tuple) else value) for value in given]
         if len(set(values)) < len(values):
             raise UserError(f"one of the {option.replace('_', ' ')} is given twice; give each once")
+    for name, shape in vars(options).get("shapes", []):
+        if options.shortlist is not None and options.shortlist > shape["vocab_size"]:
+            raise UserError(f"--shortlist {options.shortlist}: {name} has {shape['vocab_size']} ids; ask for fewer")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     if options.name is None:

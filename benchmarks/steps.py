@@ -33,8 +33,8 @@ FIRST_ID = 2
 
 @dataclass(frozen=True)
 class Probe:
-    """One quantity: ``kind`` "step" (of ``name`` = engine, over ``width`` tokens), "fixed" (the same at a thin shape)
-    or "token" (of ``name`` = method, per token)."""
+    """One quantity: ``kind`` "step" (of ``name`` = engine, over ``width`` tokens), "fixed" (the same at a thin shape),
+    "short" (the same with a head of some ids alone) or "token" (of ``name`` = method, per token)."""
 
     kind: str
     name: str
@@ -45,8 +45,16 @@ class Probe:
 class Stepper:
     """One engine's runner, filled with a source and some tokens, that takes the same step again and again."""
 
-    def __init__(self, model: PreTrainedModel, engine: str, source: Tensor, length: int, widest: int) -> None:
-        self._runner = make_runner(model, engine, length + widest)
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        engine: str,
+        source: Tensor,
+        length: int,
+        widest: int,
+        listed: Tensor | None = None,
+    ) -> None:
+        self._runner = make_runner(model, engine, length + widest, listed)
         self._device = model.device
         self._tokens = torch.zeros(1, length + widest, dtype=torch.long, device=model.device)
         with torch.no_grad():
@@ -93,6 +101,8 @@ def _measure(
     methods: list[Method] = [TransformersGenerate(BASELINE, model), *own, *peers]
     source = _source(model, options.source_length)
     probes = [*_step_probes(model, options, "step", options.widths), *_step_probes(narrow, options, "fixed", [1])]
+    if options.shortlist is not None:
+        probes += _step_probes(model, options, "short", [1], _random_ids(model, options.shortlist))
     probes += [Probe("token", one.name, 1, _per_token(one, source, options.max_new_tokens)) for one in methods]
     runs = _take_turns(probes, options.runs, name)
     beside = {one.name: runs["token", one.name, 1] for one in (methods[0], *peers)}
@@ -133,13 +143,26 @@ def _engine_figures(
 ) -> dict[str, Any]:
     """One step of one token, and what it is made of."""
     step, fixed = runs["step", engine, 1], runs["fixed", engine, 1]
+    short = runs.get(("short", engine, 1))
     verify = runs.get(("step", engine, VERIFY_WIDTH))
     return {
         **_beside(step, others),
+        "shortlist": None if short is None else _shortlist_figures(short, step),
         "fixed_ms": median(fixed),
         "fixed_share": median(map(truediv, fixed, step)),
         "verify_over_step": None if verify is None else median(map(truediv, verify, step)),
     }
+
+
+def _shortlist_figures(short: list[float], step: list[float]) -> dict[str, Any]:
+    """The step with a head of some ids alone, and how many times as long it takes with the whole head."""
+    return {"ms": median(short), "runs": short, "whole_head_over_shortlist": median(map(truediv, step, short))}
+
+
+def _random_ids(model: PreTrainedModel, count: int) -> Tensor:
+    """(count,) ids of a model, ascending."""
+    drawn = torch.randperm(model.config.vocab_size, generator=torch.Generator().manual_seed(0))[:count]
+    return drawn.sort().values.to(model.device)
 
 
 def _source(model: PreTrainedModel, length: int) -> Tensor:
@@ -147,15 +170,22 @@ def _source(model: PreTrainedModel, length: int) -> Tensor:
     return torch.randint(FIRST_ID, model.config.vocab_size, (1, length), generator=generator).to(model.device)
 
 
-def _step_probes(model: PreTrainedModel, options: argparse.Namespace, kind: str, widths: Sequence[int]) -> list[Probe]:
-    """One per width and engine, at half of the length that methods write."""
+def _step_probes(
+    model: PreTrainedModel,
+    options: argparse.Namespace,
+    kind: str,
+    widths: Sequence[int],
+    listed: Tensor | None = None,
+) -> list[Probe]:
+    """One per width and engine, at half of the length that methods write. ``listed``: ids of the head, None = all."""
 
     def probe(stepper: Stepper, engine: str, width: int) -> Probe:
         return Probe(kind, engine, width, lambda: stepper.seconds(width, options.repeats))
 
     source = _source(model, options.source_length)
     steppers = {
-        engine: Stepper(model, engine, source, options.max_new_tokens // 2, max(widths)) for engine in options.engines
+        engine: Stepper(model, engine, source, options.max_new_tokens // 2, max(widths), listed)
+        for engine in options.engines
     }
     return [probe(stepper, engine, width) for width in widths for engine, stepper in steppers.items()]
 

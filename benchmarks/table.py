@@ -45,6 +45,8 @@ def _steps(content: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     others = [content["baseline"], *CTRANSLATE2]
     titles = ["shape", "method", "ms per token", *(f"over {other}" for other in others)]
     titles += ["ms per step", "8 tokens / 1", "of the limit", "fixed"]
+    ids = content["provenance"]["config"].get("shortlist")  # older results know none
+    titles += [] if ids is None else [f"ms with {ids:,} ids", "times as fast"]
     rows = []
     for name, shape in content["shapes"].items():
         engines = {f"large alone, {engine['engine']}": engine for engine in shape["engines"]}
@@ -54,7 +56,11 @@ def _steps(content: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             row += [number(method["speedup_over"].get(other), 2, "x") for other in others]
             row += [number(engine.get("ms"), 2), number(engine.get("verify_over_step"), 2)]
             share = engine.get("share_of_limit", method["share_of_limit"])
-            rows.append([*row, percent(share), percent(engine.get("fixed_share"))])
+            row += [percent(share), percent(engine.get("fixed_share"))]
+            if ids is not None:
+                short = engine.get("shortlist", {})
+                row += [number(short.get("ms"), 2), number(short.get("whole_head_over_shortlist"), 2, "x")]
+            rows.append(row)
     return titles, rows
 
 

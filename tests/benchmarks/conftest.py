@@ -26,7 +26,10 @@ COMMANDS = {
     "pair": [*PAIR, "--limit", "2", "--target", "target", "--big-little", "0.6,2", "0.6,exact"],
     "inflate": [*PAIR, "--limit", "2", "--large-shape", WIDE, "--small-shape", WIDE, "--peers", "--engines", "static"],
     "batch": [*PAIR, "--limit", "3", "--batch-sizes", "1", "2", "--engines", "static"],
-    "steps": ["--shapes", f"t5:{SHAPE}", f"mt5:{SHAPE}", "--engines", *ENGINES, "--widths", "8", "--repeats", "1"],
+    "steps": [
+        *("--shapes", f"t5:{SHAPE}", f"mt5:{SHAPE}", "--engines", *ENGINES),
+        *("--widths", "8", "--shortlist", "12", "--repeats", "1"),
+    ],
 }
 
 

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import latency
+from benchmarks import latency, steps
 from benchmarks.machine import read_bandwidth
+from benchmarks.shapes import parse_shape, random_model
 from tests.benchmarks.conftest import COMMANDS, ENGINES, PAIR, QUICK, ROOT, SHAPE
 
 
@@ -108,6 +110,8 @@ def test_steps(result) -> None:
             assert engine["ms"] > 0
             assert engine["verify_over_step"] > 0
             assert engine["fixed_ms"] > 0
+            short = engine["shortlist"]
+            assert short["whole_head_over_shortlist"] == pytest.approx(engine["ms"] / short["ms"], rel=1e-4)
             assert set(engine["speedup_over"]) == {"transformers generate", "CTranslate2 float32", "CTranslate2 int8"}
 
 
@@ -117,7 +121,19 @@ def test_without_a_verify_width(tmp_path: Path) -> None:
     latency.main(["steps", "--shapes", f"t5:{SHAPE}", "--widths", "2-3", *few, *QUICK, "--out", str(out)])
     (shape,) = json.loads(out.read_text())["shapes"].values()
     assert shape["engines"][0]["verify_over_step"] is None
+    assert shape["engines"][0]["shortlist"] is None
     assert {step["width"] for step in shape["steps"]} == {1, 2, 3}
+
+
+def test_a_shortlist_s_step_computes_its_ids_alone() -> None:
+    model = random_model(parse_shape(f"mt5:{SHAPE}"), torch.float32, torch.device("cpu"))
+    listed = steps._random_ids(model, 12)
+    assert len(set(listed.tolist())) == 12
+    widths = []
+    for ids in (None, listed):
+        stepper = steps.Stepper(model, "static", torch.tensor([[5, 6, 7]]), 4, 1, ids)
+        widths.append(stepper._runner.extend(torch.zeros(1, 1, dtype=torch.long), [1]).shape[-1])
+    assert widths == [60, 12]
 
 
 def test_numbers_are_short_and_lists_lie_flat(tmp_path: Path) -> None:
@@ -135,6 +151,7 @@ def test_numbers_are_short_and_lists_lie_flat(tmp_path: Path) -> None:
         (["steps", "--engines", "warp"], "warp"),
         (["steps", "--device", "tpu"], "neither cpu nor cuda"),
         (["steps", "--runs", "0"], "whole number"),
+        (["steps", "--shapes", f"t5:{SHAPE}", "--shortlist", "61"], "60 ids; ask for fewer"),
         (["steps", "--widths", "8-"], "whole number"),
         (["steps", "--widths", "8-3"], "counts down"),
         (["pair", "--large", "nowhere", *PAIR[2:]], "nowhere: no config.json"),
