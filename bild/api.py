@@ -188,7 +188,8 @@ def decode(call: Call, streamer: Any = None) -> DecodeOutput:
     if streamer is not None:
         streamer.end()
     trace = [with_layers(one, layers_taken(call, runners, row)) for row, one in enumerate(recorder.traces())]
-    return DecodeOutput(sequences=sequences, stats=recorder.stats(), trace=trace)
+    parted = [decoder.parted(row) for row in range(len(sequences))]
+    return DecodeOutput(sequences=sequences, stats=recorder.stats(), trace=trace, parted=parted)
 
 
 def layers_taken(call: Call, runners: Mapping[str, Runner], row: int) -> list[int] | None:

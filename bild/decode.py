@@ -63,7 +63,13 @@ class Decoder:
     def take(self, row: int) -> DecodeOutput:
         """What a closed row holds, as a batch of one."""
         stats, trace = self._recorder.take(row)
-        return DecodeOutput(torch.tensor([self._rows.tokens[row]], device=self._device), [stats], [trace])
+        sequences = torch.tensor([self._rows.tokens[row]], device=self._device)
+        return DecodeOutput(sequences, [stats], [trace], [self.parted(row)])
+
+    def parted(self, row: int) -> tuple[str, ...]:
+        """Who has read a row apart from others; see ``DecodeOutput``."""
+        runners = {"large": self._large, "small": self._small}
+        return tuple(name for name, runner in runners.items() if runner is not None and row in runner.parted)
 
     def reopen(self, row: int, name: int, generator: torch.Generator | None) -> None:
         """Begin anew in a row that has been taken, and whose runners have been restarted on a new source. ``name`` is

@@ -93,8 +93,8 @@ def _reason(drafted: int, accepted: int, stopped: bool) -> str:
 
 
 def write_json_lines(output: DecodeOutput, path: str | Path) -> None:
-    """One JSON object per row: its counts and its tokens. Overwrites ``path``."""
+    """One JSON object per row: its counts, its tokens, and who read it apart from others. Overwrites ``path``."""
     with open(path, "w", encoding="utf-8") as file:
-        for stats, trace in zip(output.stats, output.trace, strict=True):
-            row = {"stats": asdict(stats), "trace": [asdict(token) for token in trace]}
+        for stats, trace, parted in zip(output.stats, output.trace, output.parted, strict=True):
+            row = {"stats": asdict(stats), "trace": [asdict(token) for token in trace], "parted": parted}
             file.write(json.dumps(row) + "\n")

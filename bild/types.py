@@ -251,3 +251,6 @@ class DecodeOutput:
     """B entries."""
     trace: list[list[TokenTrace]]
     """B lists; the entries that are not "discarded" are the written tokens of ``sequences``."""
+    parted: list[tuple[str, ...]]
+    """B entries: who ("large", "small") read the row apart from others, pass after pass, since it cannot hold rows at
+    different lengths (``engine="hf"``). The same texts, but no batch; it depends on the rows beside it."""

@@ -70,6 +70,7 @@ class HuggingFaceRunner(ABC):
         self._model = model
         self._lanes: list[Lane] = []
         self._lengths: list[int] = []
+        self.parted: set[int] = set()
 
     @property
     def lengths(self) -> list[int]:
@@ -91,18 +92,22 @@ class HuggingFaceRunner(ABC):
         lane = self._open(inputs)
         self._lanes = [lane]
         self._lengths = [lane.length] * len(lane.rows)
+        self.parted = set()
 
     def restart(self, rows: Sequence[int], **inputs: Any) -> None:
         lane = self._open(inputs)
         lane.rows = list(rows)
         self._split([row in lane.rows for row in range(len(self._lengths))])
         self._lanes = [one for one in self._lanes if one.rows[0] not in lane.rows] + [lane]
+        self.parted -= set(rows)
         for row in rows:
             self._lengths[row] = lane.length
 
     def extend(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
         self._split(widths)
         moving = [lane for lane in self._lanes if widths[lane.rows[0]] > 0]
+        if len(moving) > 1:
+            self.parted.update(row for lane in moving for row in lane.rows)
         parts = [self._advance(lane, tokens[lane.rows, : widths[lane.rows[0]]]) for lane in moving]
         self._lengths = [length + width for length, width in zip(self._lengths, widths, strict=True)]
         if parts[0].shape[:2] == tokens.shape and moving[0].rows == list(range(len(tokens))):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -25,6 +25,11 @@ class Runner(Protocol):
     @property
     def listed(self) -> Tensor | None:
         """(V,) the token ids that its logits are of, ascending; None = all."""
+
+    @property
+    def parted(self) -> Collection[int]:
+        """The rows that it has read apart from others that moved in the same call, since what it caches knows one
+        length for several rows."""
 
     def prefill(self, **encoder_inputs: Any) -> None:
         """Start B new rows: forget whatever was cached, and run the encoder once or, without one, read the prompts (a

@@ -6,7 +6,7 @@ them is the softmax over the list.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -51,6 +51,10 @@ class ShortlistRunner:
     @property
     def listed(self) -> Tensor:
         return self._ids
+
+    @property
+    def parted(self) -> Collection[int]:
+        return self._runner.parted
 
     def prefill(self, **encoder_inputs: Any) -> None:
         self._runner.prefill(**encoder_inputs)

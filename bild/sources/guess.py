@@ -46,6 +46,8 @@ class GuessSource(DraftSource):
 class GuessRunner:
     """``Runner`` over a guesser per row. It lists nothing but what is guessed in this very call."""
 
+    parted: frozenset[int] = frozenset()
+
     def __init__(self, large: PreTrainedModel, begin: Callable[[Sequence[int]], Guesser]) -> None:
         self._begin = begin
         self._has_encoder = large.config.is_encoder_decoder

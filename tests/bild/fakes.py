@@ -32,6 +32,7 @@ class FakeRunner:
     refuses every use that the protocol forbids."""
 
     listed: Tensor | None = None
+    parted: frozenset[int] = frozenset()
 
     def __init__(self, models: Sequence[Model], vocab_size: int) -> None:
         self._models = list(models)

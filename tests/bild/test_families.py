@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from itertools import chain
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from transformers.generation import GenerationMixin
 import bild
 from bild.checks import position_limit
 from bild.engine import make_runner
+from bild.engine.lanes import HuggingFaceRunner
 from tests.bild.fakes import told
 from tests.bild.families import (
     DECODER_ONLY,
@@ -53,6 +56,41 @@ def test_small_only_writes_what_transformers_writes_with_the_small_model(name):
     inputs = inputs_of(name, 0)
     out = bild.generate(None, small, **inputs, policy=bild.SmallOnly(), max_new_tokens=12)
     assert out.sequences.tolist() == alone(small, inputs)
+
+
+@pytest.mark.parametrize("name", ["bart", "gpt2"])
+def test_the_output_says_who_read_a_row_apart_from_others(name, monkeypatch, tmp_path):
+    large, small = family_pair(name)
+    calls = []
+
+    def extend(runner, tokens, widths, real=HuggingFaceRunner.extend):
+        calls.append((runner._model, []))
+        return real(runner, tokens, widths)
+
+    def advance(runner, lane, tokens, real=HuggingFaceRunner._advance):
+        calls[-1][1].append(list(lane.rows))
+        return real(runner, lane, tokens)
+
+    monkeypatch.setattr(HuggingFaceRunner, "extend", extend)
+    monkeypatch.setattr(HuggingFaceRunner, "_advance", advance)
+    inputs = inputs_of(name, 0)
+    out = bild.generate(large, small, **inputs, policy=MIXED, max_new_tokens=12, shortlist=range(VOCAB))
+    expected = [
+        tuple(
+            role
+            for role, model in (("large", large), ("small", small))
+            if any(of is model and len(lanes) > 1 and row in chain(*lanes) for of, lanes in calls)
+        )
+        for row in range(len(LENGTHS))
+    ]
+    assert out.parted == expected
+    assert ("large", "small") in out.parted
+    bild.write_json_lines(out, tmp_path / "trace.jsonl")
+    told = [json.loads(line)["parted"] for line in (tmp_path / "trace.jsonl").read_text().splitlines()]
+    assert told == list(map(list, out.parted))
+    # Rows in step, or alone, have nobody to part from.
+    assert bild.generate(large, None, **inputs, policy=bild.LargeOnly(), max_new_tokens=12).parted == [()] * 4
+    assert bild.generate(large, small, **one_row(inputs, 0), policy=MIXED, max_new_tokens=12).parted == [()]
 
 
 @pytest.mark.parametrize("name", FAMILIES)

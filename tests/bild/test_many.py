@@ -96,6 +96,14 @@ def test_every_input_may_have_a_generator_of_its_own_made_when_its_turn_comes(ba
         assert out.sequences.equal(alone(row, POLICIES[0], do_sample=True, generator=generators).sequences)
 
 
+@pytest.mark.parametrize(("engine", "parted"), [("hf", {(), ("large",)}), ("static", {()})])
+def test_rows_that_begin_beside_others_are_told_where_one_cache_cannot_hold_them(engine, parted):
+    many = bild.generate_many(
+        *pair(3), rows(3), policy=bild.LargeOnly(), batch_size=2, max_new_tokens=12, engine=engine
+    )
+    assert {one for _, out in many for one in out.parted} == parted
+
+
 def test_greedy_texts_ask_for_no_generator():
     def own(index):
         raise AssertionError

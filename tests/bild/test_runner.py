@@ -205,3 +205,24 @@ def test_a_wrong_engine_is_refused_by_name():
         make_runner(MODELS["t5"], "fast", 100)
     with pytest.raises(ValueError, match=r"engine='static' cannot run this model: .* BartFor.*; use engine='hf'"):
         make_runner(MODELS["bart"], "static", 100)
+
+
+@pytest.mark.parametrize(("engine", "parted"), [("hf", [set(), {0, 1}, {0, 1}, {1}, set()]), ("static", [set()] * 5)])
+@torch.no_grad()
+def test_rows_that_one_cache_cannot_hold_are_told(engine, parted):
+    """Rows that rest while others move have not parted; a new text has not, and a new batch has not."""
+    ids, mask = sources(0, [4, 4, 4])
+    runner = make_runner(MODELS["t5"], engine, 20)
+    runner.prefill(input_ids=ids, attention_mask=mask)
+    tokens, found = torch.zeros(3, 2, dtype=torch.long), []
+    runner.extend(tokens, [1, 1, 0])
+    found.append(set(runner.parted))
+    runner.extend(tokens, [1, 2, 0])
+    found.append(set(runner.parted))
+    runner.rollback([1, 1, 0])
+    found.append(set(runner.parted))
+    runner.restart([0, 2], input_ids=ids[:2], attention_mask=mask[:2])
+    found.append(set(runner.parted))
+    runner.prefill(input_ids=ids, attention_mask=mask)
+    found.append(set(runner.parted))
+    assert found == parted

@@ -115,6 +115,7 @@ class _Depth:
     """What the two runners have in common."""
 
     listed: Tensor | None = None
+    parted: frozenset[int] = frozenset()
 
     def __init__(self, shared: _Shared) -> None:
         self._shared = shared

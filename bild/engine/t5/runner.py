@@ -14,6 +14,8 @@ from bild.engine.t5.state import T5State
 class T5Runner:
     """``Runner`` over the rows of a ``T5State``. ``listed``: the ids that logits are wanted of, None = all."""
 
+    parted: frozenset[int] = frozenset()
+
     def __init__(self, decoder: T5Decoder, state: T5State, listed: Tensor | None) -> None:
         self._decoder = decoder
         self._state = state
