@@ -86,8 +86,8 @@ def generate(
     and where it leaves them open from the large model's own; sampling fields only from arguments. Logits processors
     and stopping criteria see the prompt and what is written after it, as in transformers. ``streamer`` as in
     transformers, for a batch of one: it gets what each round settles. ``shortlist``: the only token ids that the small
-    model may draft, EOS always among them; its distribution is then the softmax over these, and its head costs as much
-    less. ``engine``: see ``bild.engine.make_runner``.
+    model (or ``bild.EarlyExit``) may draft, EOS always among them; its distribution is then the softmax over these, and
+    its head costs as much less. ``engine``: see ``bild.engine.make_runner``.
     ``decoder_input_ids`` (B, P) are an encoder-decoder's first tokens, the start token included; without them it
     begins with the start token, and Whisper with its language and task too.
 
@@ -243,20 +243,20 @@ def source_in_use(small: PreTrainedModel | DraftSource | None, policy: Policy) -
 
 def _runners(call: Call, length: int) -> dict[str, Runner]:
     """A runner for each that takes part, for rows of at most ``length`` tokens, the large model's first."""
-    if call.source is not None:
-        if call.shortlist is not None:
-            raise ValueError(f"a shortlist is for a small model's head, but {call.source} drafts; leave one out")
-        large, drafts = call.source.runners(call.models["large"], call.engine, length)
-        return {"large": large, "small": drafts}
-    listed = {}
+    listed = None
     if call.shortlist is not None:
-        listed["small"] = listed_ids(call.shortlist, checks.as_ids(call.config.eos_token_id), call.models)
+        if call.source is not None and not call.source.has_head:
+            raise ValueError(f"a shortlist is for a small model's head, but {call.source} drafts; leave one out")
+        listed = listed_ids(call.shortlist, checks.as_ids(call.config.eos_token_id), call.models)
+    if call.source is not None:
+        large, drafts = call.source.runners(call.models["large"], call.engine, length, listed)
+        return {"large": large, "small": drafts}
     runners: dict[str, Runner] = {}
     for name, model in call.models.items():
         if name == "large" and call.policy.exits is not None:
             runners[name] = make_adaptive(model, call.engine, length, call.policy.exits)
         else:
-            runners[name] = make_runner(model, call.engine, length, listed.get(name))
+            runners[name] = make_runner(model, call.engine, length, listed if name == "small" else None)
     return runners
 
 

@@ -52,17 +52,21 @@ def make_adaptive(model: PreTrainedModel, engine: str, max_length: int, rule: Ex
     return AdaptiveRunner(*parts, rule)
 
 
-def make_early_exit(model: PreTrainedModel, engine: str, max_length: int, layers: int) -> tuple[Runner, Runner]:
+def make_early_exit(
+    model: PreTrainedModel, engine: str, max_length: int, layers: int, listed: Tensor | None = None
+) -> tuple[Runner, Runner]:
     """Runners of a model and of the first ``layers`` of its decoder layers with its head. They share what they compute
-    on this package's own step; on transformers' forward each computes for itself.
+    on this package's own step; on transformers' forward each computes for itself. ``listed`` (V',): as in
+    ``make_runner``, of the first layers.
 
     Raises:
         ValueError: as ``make_runner``.
     """
     parts = _t5_parts(model, engine, max_length)
     if parts is None:
-        return huggingface_runner(model), huggingface_runner(truncated(model, layers))
-    return t5_early_exit(*parts, layers)
+        lower: Runner = huggingface_runner(truncated(model, layers))
+        return huggingface_runner(model), lower if listed is None else ShortlistRunner(lower, listed)
+    return t5_early_exit(*parts, layers, listed)
 
 
 def parts_rows(model: PreTrainedModel, engine: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from bild.engine.runner import Runner
@@ -17,13 +18,20 @@ class DraftSource(ABC):
         """It always has something to propose, so that it can write whole texts (``bild.SmallOnly``)."""
         return False
 
+    @property
+    def has_head(self) -> bool:
+        """It computes logits of the whole vocabulary, or of as much of it as a call's ``shortlist`` holds."""
+        return False
+
     def check(self, large: PreTrainedModel) -> None:  # noqa: B027 (any model is fine unless a source says otherwise)
         """Raise ValueError where the source cannot draft for this model."""
 
     @abstractmethod
-    def runners(self, large: PreTrainedModel, engine: str, max_length: int) -> tuple[Runner, Runner]:
+    def runners(
+        self, large: PreTrainedModel, engine: str, max_length: int, listed: Tensor | None
+    ) -> tuple[Runner, Runner]:
         """The large model's runner and the one that drafts, made together because they may share what they cache.
 
-        Both are prefilled with the same inputs, the large model's first. ``engine`` and ``max_length`` as in
-        ``bild.engine.make_runner``.
+        Both are prefilled with the same inputs, the large model's first. ``engine``, ``max_length`` and ``listed``
+        (of what drafts; None where it has no head) as in ``bild.engine.make_runner``.
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from bild.engine import make_early_exit
@@ -24,6 +25,7 @@ class EarlyExit(DraftSource):
     """>= 1, and fewer than the large model's decoder has"""
 
     writes_alone = True
+    has_head = True
 
     def __post_init__(self) -> None:
         if isinstance(self.layers, bool) or not isinstance(self.layers, int) or self.layers < 1:
@@ -38,5 +40,7 @@ class EarlyExit(DraftSource):
         if self.layers >= depth:
             raise ValueError(f"{self} must leave out a layer, but the large model's decoder has {depth}; lower layers")
 
-    def runners(self, large: PreTrainedModel, engine: str, max_length: int) -> tuple[Runner, Runner]:
-        return make_early_exit(large, engine, max_length, self.layers)
+    def runners(
+        self, large: PreTrainedModel, engine: str, max_length: int, listed: Tensor | None
+    ) -> tuple[Runner, Runner]:
+        return make_early_exit(large, engine, max_length, self.layers, listed)

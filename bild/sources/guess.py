@@ -39,7 +39,9 @@ class GuessSource(DraftSource):
         """A row with no text yet. ``source``: the token ids that an encoder reads; none where it reads no tokens, or
         where there is no encoder and the prompt is the beginning of the text."""
 
-    def runners(self, large: PreTrainedModel, engine: str, max_length: int) -> tuple[Runner, Runner]:
+    def runners(
+        self, large: PreTrainedModel, engine: str, max_length: int, listed: Tensor | None
+    ) -> tuple[Runner, Runner]:
         return make_runner(large, engine, max_length), GuessRunner(large, self.begin)
 
 

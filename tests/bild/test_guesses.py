@@ -67,7 +67,7 @@ def test_the_guess_is_that_of_a_search_over_the_whole_text(rng: random.Random, w
     """Rows that grow, are taken back and begin anew in any order; few tokens, so that most n-grams come again."""
     source, n_rows = SOURCES[which], rng.randint(1, 3)
     model = tiny_t5(0) if has_encoder else family_pair("gpt2")[0]
-    _, runner = source.runners(model, "hf", 64)
+    _, runner = source.runners(model, "hf", 64, None)
     read: list[list[int]] = []
     texts: list[list[int]] = []
 
@@ -149,7 +149,7 @@ def test_bigram_counts():
 
 
 def test_an_id_that_the_large_model_cannot_write_is_never_proposed():
-    _, runner = bild.PromptLookup().runners(tiny_t5(0), "hf", 9)
+    _, runner = bild.PromptLookup().runners(tiny_t5(0), "hf", 9, None)
     runner.prefill(input_ids=torch.tensor([[7, VOCAB, 7, 8]]))
     logits = runner.extend(torch.tensor([[7, VOCAB]]), [2])
     assert proposals(runner, logits, [2]) == [[8, 7]]

@@ -16,27 +16,28 @@ from bild.engine.t5.decoder import T5Decoder
 from bild.engine.t5.state import Step, T5State
 
 
-def t5_early_exit(decoder: T5Decoder, state: T5State, exit_layer: int) -> tuple[_Large, _Small]:
-    """Runners of the whole decoder and of its first ``exit_layer`` layers, each with the one head.
+def t5_early_exit(decoder: T5Decoder, state: T5State, exit_layer: int, listed: Tensor | None) -> tuple[_Large, _Small]:
+    """Runners of the whole decoder and of its first ``exit_layer`` layers, each with the one head; of the latter only
+    the logits of the ``listed`` ids (V',) are wanted, None = all.
 
     Both must be shown the same texts, and told alike where a text has changed: what the upper layers have read of a row
     is a prefix of what the lower ones have, and what either is shown next goes on from there. The large runner reads
     for both, so the small one's length grows with it. ``extend`` raises ValueError on anything else.
     """
-    shared = _Shared(decoder, state, exit_layer)
-    return _Large(shared), _Small(shared)
+    shared = _Shared(decoder, state, exit_layer, listed)
+    return _Large(shared, None), _Small(shared, listed)
 
 
 class _Shared:
     """Rows that two depths of one decoder have read, each up to its own length."""
 
-    def __init__(self, decoder: T5Decoder, state: T5State, exit_layer: int) -> None:
+    def __init__(self, decoder: T5Decoder, state: T5State, exit_layer: int, listed: Tensor | None) -> None:
         self.decoder = decoder
         self.state = state
         self._lower = range(exit_layer)
         self._upper = range(exit_layer, len(decoder.layers))
         self._kept: Tensor | None = None
-        self._head = decoder.head(None)
+        self._lower_head, self._head = decoder.head(listed), decoder.head(None)
         self.lower: list[int] = []
         """tokens of each row that the lower layers have read; no fewer than ``upper``"""
         self.upper: list[int] = []
@@ -55,10 +56,10 @@ class _Shared:
             self.lower[row] = self.upper[row] = 0
 
     def read(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
-        """Each row's first ``widths`` of (B, W) ``tokens`` through the lower layers. (B, W, V) logits there."""
+        """Each row's first ``widths`` of (B, W) ``tokens`` through the lower layers. (B, W, V') logits there."""
         self._check_ahead(widths)
         step, hidden = self._read(tokens, widths)
-        return step.block.spread(self._logits(hidden))
+        return step.block.spread(self._lower_head(self.decoder.ready_for_head(hidden)))
 
     def verify(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
         """Each row's first ``widths`` of (B, W) ``tokens`` through the upper layers, and through the lower ones those
@@ -75,7 +76,7 @@ class _Shared:
         assert self._kept is not None  # the lower layers have read what is asked for
         hidden = self.state.run(self._kept.index_select(0, step.slots), step, self._upper)
         self.upper = [length + width for length, width in zip(self.upper, widths, strict=True)]
-        return step.block.spread(self._logits(hidden))
+        return step.block.spread(self._head(self.decoder.ready_for_head(hidden)))
 
     def _check_alike(self, tokens: list[list[int]], widths: Sequence[int]) -> None:
         """What the upper layers are shown is what the lower ones have read there."""
@@ -107,18 +108,15 @@ class _Shared:
         self.lower = [length + width for length, width in zip(self.lower, widths, strict=True)]
         return step, hidden
 
-    def _logits(self, hidden: Tensor) -> Tensor:
-        return self._head(self.decoder.ready_for_head(hidden))
-
 
 class _Depth:
     """What the two runners have in common."""
 
-    listed: Tensor | None = None
     parted: frozenset[int] = frozenset()
 
-    def __init__(self, shared: _Shared) -> None:
+    def __init__(self, shared: _Shared, listed: Tensor | None) -> None:
         self._shared = shared
+        self.listed = listed
 
     @property
     def vocab_size(self) -> int:
