@@ -1,6 +1,6 @@
 """``python -m pipelines.export from=FOLDER to=FOLDER``: a finished checkpoint, ready to ship.
 
-Casts the weights, leaves the training state behind, keeps card, resolved config and log beside them.
+Casts the weights, leaves the training state behind, keeps card, resolved config, log and shortlist beside them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from omegaconf import DictConfig
 from pipelines.cli import UserError, entry
 
 DTYPES = ("float32", "bfloat16", "float16")
-KEPT = ("README.md", "finetune.yaml", "align.yaml", "trainer_state.json")  # the card, the config, the log
+# The card, the config, the log, and what an aligned small model may draft.
+KEPT = ("README.md", "finetune.yaml", "align.yaml", "trainer_state.json", "shortlist.json")
 
 
 def main(config: DictConfig) -> None:
@@ -36,7 +37,7 @@ def main(config: DictConfig) -> None:
         raise UserError(f"to={target} exists; give a new folder, or remove it first")
     target.parent.mkdir(parents=True, exist_ok=True)
     loaded = load(Model(name=source.name, path=str(source)), source.parent.name, "finetune")
-    texts = {name: (source / name).read_text(encoding="utf-8") for name in KEPT if name in about["files"]}
+    texts = {name: (source / name).read_text(encoding="utf-8") for name in KEPT if (source / name).is_file()}
     facts = {key: value for key, value in about.items() if key not in ("files", "format")}
     write_final(target, loaded.model.to(getattr(torch, config.dtype)), loaded.tokenizer, texts, facts)
     size = sum(path.stat().st_size for path in target.iterdir())

@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 
 from pipelines import export
 from pipelines.cli import UserError
-from pipelines.models import manifest
+from pipelines.models import manifest, shortlist
 from pipelines.training.final import write_final
 from tests.conf import composed
 from tests.training import tiny
@@ -20,6 +20,7 @@ def finished(tmp_path):
     texts = {"README.md": "a card", "align.yaml": "seed: 0", "trainer_state.json": "{}", "other.txt": "no"}
     write_final(folder, tiny.new_model(), tiny.TOKENIZER, texts, {"step": 7})
     (folder / "checkpoint-7").mkdir()
+    shortlist.write(folder, [1, 5], tiny.TOKENIZER, 1)
     return folder
 
 
@@ -35,6 +36,7 @@ def test_weights_are_cast_and_the_training_state_stays_behind(finished, tmp_path
     assert manifest.check(target)["step"] == 7
     names = {path.name for path in target.iterdir()}
     assert {"README.md", "align.yaml", "trainer_state.json"} <= names
+    assert shortlist.read(target, AutoTokenizer.from_pretrained(target)) == (1, 5)
     assert not {"other.txt", "checkpoint-7"} & names
     ours, theirs = load_file(finished / "model.safetensors"), load_file(target / "model.safetensors")
     assert set(ours) == set(theirs)
