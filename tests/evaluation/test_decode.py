@@ -56,9 +56,13 @@ def test_sampled_rows_do_not_depend_on_batches(models, dataset, tokenizer, task)
     "decoding", [GREEDY, Decoding(max_new_tokens=8, do_sample=True, seed=3)], ids=["greedy", "drawn"]
 )
 def test_rows_that_take_the_next_source_write_what_whole_batches_do(
-    models, dataset, tokenizer, task, decoding, batch_size
+    models, dataset, tokenizer, task, decoding, batch_size, monkeypatch
 ):
     inputs = decode.source_ids(dataset["source"], tokenizer, task)
+    full = Decoder(models["large"], None, tokenizer, decoding).decode(bild.LargeOnly(), inputs, range(10))
+    ends = [1, *(full[place].tokens[place] for place in range(1, 6))]  # so that rows end at different times
+    for model in models.values():
+        monkeypatch.setattr(model.generation_config, "eos_token_id", ends)
     rows = [7 * place for place in range(len(inputs))]
     decoder = Decoder(models["large"], models["small"], tokenizer, decoding)
     for policy in (POLICY, bild.LargeOnly()):
