@@ -48,8 +48,8 @@ class PackedLinear:
 class Int8Linear:
     """int8 weights with one scale per output channel, activations rounded to int8 with one scale per row.
 
-    The sums are exact integers and a row's scale depends on the row alone, so a row's result is bitwise the same at
-    any batch and width.
+    The sums are exact integers and a row's scale depends on the row alone, so a row's product is bitwise the same at
+    any batch and width. What a model does between its products (attention, norms) is not, in float32.
     """
 
     def __init__(self, weight: Tensor) -> None:
