@@ -96,12 +96,12 @@ class Comparison:
         with_policy = self._decode(small, self._policy, f"{label}: with the policy")
         alone = self._decode(small, bild.SmallOnly(), f"{label}: small alone")
         lossless = self._decode(small, LOSSLESS, f"{label}: lossless")
-        pad = Decoder(self._large, small, self._tokenizer, self._decoding).pad
+        decoder = Decoder(self._large, small, self._tokenizer, self._decoding)
         stats = [row.stats for row in with_policy]
         return Measured(
             counts=np.array([[s.accepted, s.drafted, s.tokens, s.large_steps] for s in stats], dtype=np.float64),
             lossless=np.array([[row.stats.tokens, row.stats.large_steps] for row in lossless], dtype=np.float64),
-            likeness=overlap(self._large, small, examples.inputs, examples.large_tokens, pad, self._batch_size, label),
+            likeness=overlap(decoder, examples.inputs, examples.large_tokens, self._batch_size, f"{label}: likeness"),
             quality=self._statistics([row.text for row in alone]),
             policy_quality=self._statistics([row.text for row in with_policy]),
         )

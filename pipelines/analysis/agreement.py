@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.analysis.positions import Positions
+from pipelines.decoding.positions import Positions
 from pipelines.decoding.scoring import paired_bootstrap
 
 PARTS = 32  # groups of neighbouring positions at most

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from pipelines.analysis.runners import open_runners
 from pipelines.decoding.decode import Decoder
-from pipelines.decoding.pair import Pair
+from pipelines.decoding.runners import open_runners
 from pipelines.decoding.scoring import paired_bootstrap
 from pipelines.evaluation.latency import no_garbage_collection, now
 
@@ -28,7 +27,6 @@ Probe = tuple[str, int]
 
 
 def step_costs(
-    pair: Pair,
     decoder: Decoder,
     inputs: Sequence[list[int]],
     outputs: Sequence[list[int]],
@@ -48,18 +46,16 @@ def step_costs(
     progress = tqdm(zip(inputs, outputs, strict=True), total=len(inputs), desc="step costs", unit="row", leave=False)
     with no_garbage_collection():
         for source, written in progress:
-            step = _stepper(pair, decoder, source, written[: len(written) // 2], widest)
+            step = _stepper(decoder, source, written[: len(written) // 2], widest)
             for probe, times in _take_turns(probes, step, decoder.device).items():
                 found[probe].append(times)
             gc.collect()
     return _figures(found, decoder.decoding.seed)
 
 
-def _stepper(
-    pair: Pair, decoder: Decoder, source: list[int], written: list[int], widest: int
-) -> Callable[[Probe], None]:
+def _stepper(decoder: Decoder, source: list[int], written: list[int], widest: int) -> Callable[[Probe], None]:
     """Takes a step behind what was written, and takes it back."""
-    call, runners = open_runners(pair, decoder, [source], len(written) + widest)
+    call, runners = open_runners(decoder, [source], len(written) + widest)
     tokens = torch.cat([call.prompt, torch.tensor([written], dtype=torch.long, device=call.prompt.device)], dim=1)
     for runner in runners.values():
         new = tokens[:, runner.lengths[0] :]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.analysis import leviathan
-from pipelines.analysis.positions import Positions
+from pipelines.decoding.positions import Positions
 
 WAYS = ("formula", "positions", "widths", "loop")
 

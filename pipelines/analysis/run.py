@@ -17,12 +17,12 @@ from bild.policies.base import Policy
 from pipelines.analysis.agreement import agreement
 from pipelines.analysis.costs import SOURCES, step_costs
 from pipelines.analysis.lossless import Costs, by_draft_length
-from pipelines.analysis.positions import FORMAT, Positions, score
 from pipelines.analysis.settings import LOSSLESS, MIXING, AnalysisSettings, System
 from pipelines.data.task import Task
 from pipelines.decoding import scoring
 from pipelines.decoding.decode import Decoding, decode_rows, in_chunks, source_ids
 from pipelines.decoding.pair import Pair, pair_key
+from pipelines.decoding.positions import FORMAT, Positions, score
 from pipelines.decoding.rows import DecodedRow
 from pipelines.decoding.store import ChunkStore
 from pipelines.evaluation import latency, measures, provenance, results
@@ -129,9 +129,7 @@ class Analysis:
 
     def _positions(self, large: Mapping[int, DecodedRow]) -> list[Positions]:
         def answer(rows: Sequence[int]) -> list[Positions]:
-            return score(
-                self._pair, self._decoder, [self._inputs[row] for row in rows], [large[row].tokens for row in rows]
-            )
+            return score(self._decoder, [self._inputs[row] for row in rows], [large[row].tokens for row in rows])
 
         alone = [self._key(policy) for policy in BASELINES.values()]
         store = ChunkStore(self._settings.cache / "positions" / key(alone, SCORING), FORMAT)
@@ -144,7 +142,7 @@ class Analysis:
         if not file.exists():
             rows = [self._timed[place] for place in latency.chosen_rows(len(self._timed), SOURCES)]
             inputs, outputs = [self._inputs[row] for row in rows], [large[row].tokens for row in rows]
-            write_json(step_costs(self._pair, self._decoder, inputs, outputs, widest), file)
+            write_json(step_costs(self._decoder, inputs, outputs, widest), file)
         return json.loads(file.read_text(encoding="utf-8"))
 
     def _entries(

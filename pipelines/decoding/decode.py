@@ -61,7 +61,8 @@ class Decoder:
         shortlist: Sequence[int] | None = None,
     ) -> None:
         """``shortlist``: the only token ids that the small model may draft; None = all."""
-        self._models = {"large": large, "small": small}
+        self.models = {"large": large, "small": small}
+        """in this order"""
         self._tokenizer = tokenizer
         self._shortlist = shortlist
         self.decoding = decoding
@@ -78,13 +79,13 @@ class Decoder:
         work."""
         try:
             check_mode(policy, Sampler(do_sample=self.decoding.do_sample, temperature=self.decoding.temperature))
-            check_models(*self._models.values(), policy)
+            check_models(*self.models.values(), policy)
         except ValueError as error:
             raise UserError(str(error)) from error
 
     def check_room(self, inputs: Sequence[list[int]]) -> None:
         """Raise ``UserError`` if prompts and what may follow them are more than a decoder-only model's positions."""
-        check_room(self._models, inputs, self.decoding.max_new_tokens)
+        check_room(self.models, inputs, self.decoding.max_new_tokens)
 
     def pad(self, inputs: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
         """Rows of token ids as ``input_ids`` and ``attention_mask``, (B, S) int64 on the models' device.
@@ -113,7 +114,7 @@ class Decoder:
         generators = [self._generator(row) for row in rows] if self.decoding.do_sample else None
         try:
             return bild.generate(
-                *self._models.values(),
+                *self.models.values(),
                 ids,
                 attention_mask=mask,
                 policy=policy,
@@ -136,7 +137,7 @@ class Decoder:
         A row that has ended gives its place to the next source, where rows of different lengths can run together;
         elsewhere (transformers' own forward, prompts) a batch begins when the one before it has ended.
         """
-        used = models_in_use(*self._models.values(), policy).values()
+        used = models_in_use(*self.models.values(), policy).values()
         if not any(parts_rows(model, self.decoding.engine) for model in used):
             try:
                 yield from self._refilled(policy, inputs, rows, batch_size)
@@ -152,7 +153,7 @@ class Decoder:
     ) -> Iterator[tuple[int, DecodedRow]]:
         """``decode_many`` in one batch whose rows are given other sources."""
         outs = bild.generate_many(
-            *self._models.values(),
+            *self.models.values(),
             inputs,
             policy=policy,
             batch_size=batch_size,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipelines.analysis import agreement
-from pipelines.analysis.positions import Positions
+from pipelines.decoding.positions import Positions
 
 
 def positions(**columns: list[float]) -> Positions:

@@ -61,7 +61,7 @@ def test_repeats_of_a_source_are_no_further_sources():
 def test_steps_of_a_pair_are_taken_back(pair, tokenizer, engine, monkeypatch):
     monkeypatch.setattr(costs, "REPEATS", 2)
     decoder = Decoder(pair.large, pair.small, tokenizer, Decoding(max_new_tokens=3, engine=engine))
-    figures = costs.step_costs(pair, decoder, [[5, 6, 1], [7, 1]], [[5, 6, 7, 8], [9]], widest=6)
+    figures = costs.step_costs(decoder, [[5, 6, 1], [7, 1]], [[5, 6, 7, 8], [9]], widest=6)
     assert figures["turns"] == 4
     assert [entry["width"] for entry in figures["large"]] == [1, 2, 3, 4, 5, 6]
     assert all(entry["ms"] > 0 for entry in figures["large"])

@@ -9,7 +9,7 @@ import torch
 import bild
 from bild.sampling import Sampler
 from bild.types import Scores
-from pipelines.analysis import positions
+from pipelines.decoding import positions
 from pipelines.decoding.decode import Decoder, Decoding, decode_rows, source_ids
 
 LARGE = [[0.5, 0.3, 0.2], [0.1, 0.6, 0.3]]
@@ -62,7 +62,7 @@ def scored(pair, tokenizer, dataset, task, decoding, engine="static"):
 @pytest.mark.parametrize("decoding", [{}, {"do_sample": True, "temperature": 0.7, "top_k": 50}])
 def test_every_position_is_as_in_transformers_own_forward(pair, tokenizer, dataset, task, decoding, engine):
     decoder, inputs, written = scored(pair, tokenizer, dataset, task, decoding, engine)
-    rows = positions.score(pair, decoder, inputs, written)
+    rows = positions.score(decoder, inputs, written)
     sampler = Sampler(**decoding)
     assert {len(row.overlap) for row in rows} == {3, 4, 5, 6, 7, 8}
     for source, tokens, row in zip(inputs, written, rows, strict=True):
@@ -79,9 +79,9 @@ def test_every_position_is_as_in_transformers_own_forward(pair, tokenizer, datas
 
 def test_little_memory_gives_the_same(pair, tokenizer, dataset, task, monkeypatch):
     decoder, inputs, written = scored(pair, tokenizer, dataset, task, {"do_sample": True})
-    whole = positions.score(pair, decoder, inputs, written)
+    whole = positions.score(decoder, inputs, written)
     monkeypatch.setattr(positions, "BUDGET", 2 * len(inputs) * pair.large.config.vocab_size)
-    parts = positions.score(pair, decoder, inputs, written)
+    parts = positions.score(decoder, inputs, written)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one.overlap, other.overlap, atol=1e-5)
         np.testing.assert_allclose(one.kept, other.kept, atol=1e-5)
@@ -94,7 +94,7 @@ def test_processors_are_the_decoders(pair, tokenizer, dataset, task, monkeypatch
     monkeypatch.setattr(pair.large.generation_config, "suppress_tokens", [favourite])
     decoder, inputs, written = scored(pair, tokenizer, dataset, task, {})
     assert favourite not in {token for tokens in written for token in tokens}
-    for row in positions.score(pair, decoder, inputs, written):
+    for row in positions.score(decoder, inputs, written):
         # Where the large model's own choice is what it wrote, both say the same.
         assert row.kept == row.agrees == row.right == row.overlap
 

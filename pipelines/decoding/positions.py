@@ -1,6 +1,6 @@
 """Both models on every position of given outputs, teacher-forced: one pass over a split, kept chunk by chunk.
 
-Knows a pair, its decoding and token ids; knows nothing about what is made of the numbers.
+Knows a decoder and token ids; knows nothing about what is made of the numbers.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from bild.api import Call
 from bild.processors import process
 from bild.tensors import fit_vocabulary
 from bild.types import Scores
-from pipelines.analysis.runners import open_runners
 from pipelines.decoding.decode import Decoder
-from pipelines.decoding.pair import Pair
+from pipelines.decoding.runners import open_runners
 from pipelines.decoding.store import Format
 
 BUDGET = 2**24  # logits scored at once (64 MB in float32, of which there are a few at a time)
@@ -52,13 +51,13 @@ FORMAT = Format(
 
 
 @torch.inference_mode()
-def score(pair: Pair, decoder: Decoder, inputs: Sequence[list[int]], outputs: Sequence[list[int]]) -> list[Positions]:
+def score(decoder: Decoder, inputs: Sequence[list[int]], outputs: Sequence[list[int]]) -> list[Positions]:
     """Score one batch: B sources and what was written for them (token ids, EOS included, without the start token).
 
     Raises:
         UserError: what the decoder finds wrong with models or input.
     """
-    call, runners = open_runners(pair, decoder, inputs, decoder.decoding.max_new_tokens)
+    call, runners = open_runners(decoder, inputs, max(map(len, outputs)))
     written, counts = decoder.pad(outputs)
     tokens = torch.cat([call.prompt, written], dim=1)
     width = call.prompt.shape[1]

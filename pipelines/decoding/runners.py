@@ -9,12 +9,9 @@ from bild.api import Call, begin, resolve
 from bild.engine.runner import Runner
 from pipelines.cli import UserError
 from pipelines.decoding.decode import Decoder
-from pipelines.decoding.pair import Pair
 
 
-def open_runners(
-    pair: Pair, decoder: Decoder, inputs: Sequence[list[int]], max_new_tokens: int
-) -> tuple[Call, dict[str, Runner]]:
+def open_runners(decoder: Decoder, inputs: Sequence[list[int]], max_new_tokens: int) -> tuple[Call, dict[str, Runner]]:
     """The call (prompt, sampler, logits processors) and the runners "large" and "small", in this order, of B sources.
 
     Raises:
@@ -24,8 +21,7 @@ def open_runners(
     options = decoder.decoding
     try:
         call = resolve(
-            pair.large,
-            pair.small,
+            *decoder.models.values(),
             ids,
             attention_mask=mask,
             policy=bild.BigLittle(),
