@@ -171,7 +171,7 @@ def test_positions_are_kept_batch_by_batch(quick, monkeypatch):
         with pytest.raises(Killed):
             analyzed(*quick)
 
-    def recording(pair, decoder, inputs, outputs):
+    def recording(decoder, inputs, outputs):
         sizes.append(len(inputs))
         raise Killed
 
