@@ -16,7 +16,7 @@ from pipelines.calibration.writer import Settings
 from pipelines.cli import counted
 from pipelines.data.task import Task
 from pipelines.decoding.config import decoding, instantiated
-from pipelines.decoding.decode import Decoder, Decoding
+from pipelines.decoding.decode import Decoding
 from pipelines.decoding.grid import possible
 from pipelines.decoding.pair import Pair, load_pair
 from pipelines.evaluation.results import policy_label
@@ -58,7 +58,7 @@ def assemble(config: DictConfig) -> Parts:
         print(
             f"rows   the first {spent:,} have served to choose the checkpoints: they propose, as far as there is room"
         )
-    decoder = Decoder(pair.large, pair.small, pair.tokenizer, written)
+    decoder = pair.decoder(written)
     decoder.check(LARGE.policy)
     fine, reasons = possible(candidates, [policy_label(point.policy) for point in candidates], decoder)
     for reason in reasons:

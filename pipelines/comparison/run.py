@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from pipelines.comparison.systems import Point
 from pipelines.data.task import Task
-from pipelines.decoding.decode import Decoder, Decoding
+from pipelines.decoding.decode import Decoding
 from pipelines.decoding.grid import possible
 from pipelines.decoding.pair import Pair
 from pipelines.evaluation.results import policy_fields
@@ -48,7 +48,7 @@ def compare(
     content: dict[str, Any] = {}
     for temperature in temperatures:
         written = replace(decoding, do_sample=temperature > 0, temperature=temperature)
-        decoder = Decoder(pair.large, pair.small, pair.tokenizer, written)
+        decoder = pair.decoder(written)
         fine, reasons = possible(points, [point.name for point in points], decoder)
         for reason in reasons:
             print(f"left out: {reason}", flush=True)
