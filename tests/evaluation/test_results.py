@@ -79,7 +79,7 @@ def test_files_are_read_back_as_written(sweep):
 
 
 # Dictionaries whose keys are data, or are documented where they come from.
-DATA = ("config", "versions", "scores", "written_by", "policy")
+DATA = ("bild", "config", "versions", "scores", "written_by", "policy")
 # Benchmarks have their own schema, and their own test of it.
 PUBLISHED = sorted(
     set((DOCUMENT.parent / "published").rglob("*.json")) - set(DOCUMENT.parent.rglob("benchmarks/*.json"))
@@ -96,11 +96,15 @@ def keys(value, path=""):
             yield from keys(inner, f"{path}{key}.")
 
 
+HEADING = r"The JSON file of an? (\w+)"
+
+
 def documented(kind: str) -> set[str]:
-    """The words in backticks of the document's sections on one kind of file, and on both."""
+    """The words in backticks of the document's sections on one kind of file and those that it refers to, and on all."""
     sections = dict(section.split("\n", 1) for section in DOCUMENT.read_text().split("\n## ")[1:])
-    own = next(text for title, text in sections.items() if re.fullmatch(f"The JSON file of an? {kind}", title))
-    return set(re.findall(r"`([^`]+)`", sections["What these JSON files hold"] + own))
+    texts = {match[1]: text for title, text in sections.items() if (match := re.match(HEADING, title))}
+    referred = [texts[other] for other in texts if re.search(f"as in an? {other}", texts[kind])]
+    return set(re.findall(r"`([^`]+)`", "".join([sections["What these JSON files hold"], texts[kind], *referred])))
 
 
 def undocumented(content) -> list[str]:
