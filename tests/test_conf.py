@@ -251,5 +251,5 @@ def test_the_coverage_of_calibrations_composes() -> None:
     config = composed("calibrate", "experiment=calibrate_coverage")
     assert config.coverage.resplits == 500
     chosen = points(config)
-    assert sum(point.lossless for point in chosen) == 2
+    assert sum(point.policy.lossless for point in chosen) == 2
     assert len(chosen) == 15
