@@ -10,7 +10,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from pipelines.cli import UserError, counted, entry
+from pipelines.cli import UserError, entry
+from pipelines.evaluation.command import check, introduce, load_rows, naming, settings_of
 
 # Overrides that a result's name tells in another way, or that do not change the result.
 TOLD_OTHERWISE = ("large", "small", "task", "task.name", "bild", "out", "device")
@@ -25,10 +26,9 @@ def main(config: DictConfig) -> None:
     from pipelines.analysis.settings import systems
     from pipelines.decoding.config import decoding, instantiated
     from pipelines.decoding.pair import load_pair
-    from pipelines.evaluate import check, extras
     from pipelines.evaluation import provenance
     from pipelines.evaluation.results import policy_fields, shown_path
-    from pipelines.evaluation.run import Settings, describe_task
+    from pipelines.evaluation.run import describe_task
 
     check(config)
     task, policy, asked = (instantiated(config, node) for node in ("task", "bild", "analysis"))
@@ -36,29 +36,21 @@ def main(config: DictConfig) -> None:
     if config.small.get("shortlist"):
         raise UserError("small.shortlist=true: an analysis compares whole distributions; set it to false")
     written = decoding(config, task, policy)
-    dataset = task.load(config.split, config.limit)
-    if len(dataset) == 0:
-        raise UserError(f"task={task.name}: the split {config.split!r} has no rows; choose another split")
+    dataset = load_rows(config, task)
     pair = load_pair(config, task)
     if isinstance(pair.small, DraftSource):
         raise UserError(f"small={pair.described['small'].name}: an analysis compares two models; choose a small model")
-    print(f"task   {task.name}, {config.split} split, {counted(len(dataset), 'example')}")
-    for role, model in pair.described.items():
-        print(f"{role}  {model.note}")
-    settings = Settings(
-        batch_size=config.batch_size, latency_limit=config.latency_limit, cache=Path(config.out) / "cache"
-    )
+    introduce(config, task, dataset, pair)
+    settings = settings_of(config)
     try:
         done = Analysis(pair, task, dataset, written, settings).run(planned, asked)
     except KeyboardInterrupt:
         print(f"stopped; what was done stays in {settings.cache}, and the same command continues there", flush=True)
         raise
     described = describe_task(task, dataset, config.split, config.limit)
-    contents = {"task.data_files": described["data"]}
-    contents |= {f"{role}.path": model.weights for role, model in pair.described.items()}
-    names = {role: model.name for role, model in pair.described.items()}
+    names, extra = naming(pair, described["data"], done.content["run"]["device"], TOLD_OTHERWISE)
     content = {
-        "name": result.file_name(names, extras(done.content["run"]["device"], contents, TOLD_OTHERWISE)),
+        "name": result.file_name(names, extra),
         "task": described,
         "policy": policy_fields(policy),
         **done.content,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from pipelines.cli import UserError, check_whole, entry
+from pipelines.evaluation import command
 
 if TYPE_CHECKING:
     from pipelines.calibration.parts import Parts
@@ -34,9 +35,7 @@ def main(config: DictConfig) -> None:
 
 def check(config: DictConfig) -> None:
     """Raise ``UserError`` on numbers out of range, before anything is loaded."""
-    check_whole("limit", config.limit, null="the whole split")
-    check_whole("latency_limit", config.latency_limit, null="all of them")
-    check_whole("batch_size", config.batch_size)
+    command.check(config)
     check_whole("coverage.resplits", config.coverage.resplits, null="a calibration")
     for key in ("delta", "max_drop", "selection_share"):
         if not isinstance(config[key], (int, float)) or isinstance(config[key], bool):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from pipelines.cli import UserError, counted, entry
+from pipelines.cli import UserError, entry
+from pipelines.evaluation.command import check, introduce, load_rows, naming, settings_of
 
 
 def main(config: DictConfig) -> None:
@@ -23,10 +24,9 @@ def main(config: DictConfig) -> None:
     from pipelines.comparison.systems import points
     from pipelines.decoding.config import decoding, instantiated
     from pipelines.decoding.pair import load_pair
-    from pipelines.evaluate import check, extras
     from pipelines.evaluation import provenance
     from pipelines.evaluation.results import shown_path
-    from pipelines.evaluation.run import Settings, describe_task
+    from pipelines.evaluation.run import describe_task
 
     check(config)
     temperatures = checked_temperatures(config.temperatures)
@@ -34,28 +34,19 @@ def main(config: DictConfig) -> None:
     chosen = points(config.systems)
     # Each temperature sets its own of these two.
     written = decoding(OmegaConf.merge({"do_sample": False, "temperature": 1.0}, config), task, bild.LargeOnly())
-    dataset = task.load(config.split, config.limit)
-    if len(dataset) == 0:
-        raise UserError(f"task={task.name}: the split {config.split!r} has no rows; choose another split")
+    dataset = load_rows(config, task)
     pair = load_pair(config, task)
-    print(f"task   {task.name}, {config.split} split, {counted(len(dataset), 'example')}")
-    for role, model in pair.described.items():
-        print(f"{role}  {model.note}")
-    settings = Settings(
-        batch_size=config.batch_size, latency_limit=config.latency_limit, cache=Path(config.out) / "cache"
-    )
+    introduce(config, task, dataset, pair)
+    settings = settings_of(config)
     try:
         done = compare(pair, task, dataset, chosen, written, temperatures, settings)
     except KeyboardInterrupt:
         print(f"stopped; what was done stays in {settings.cache}, and the same command continues there", flush=True)
         raise
     described = describe_task(task, dataset, config.split, config.limit)
-    contents = {"task.data_files": described["data"]}
-    contents |= {f"{role}.path": model.weights for role, model in pair.described.items()}
-    names = {role: model.name for role, model in pair.described.items()}
-    device = done.content["panels"][0]["run"]["device"]
+    names, extra = naming(pair, described["data"], done.content["panels"][0]["run"]["device"])
     content = {
-        "name": result.file_name(config.split, names, extras(device, contents)),
+        "name": result.file_name(config.split, names, extra),
         "task": described,
         **done.content,
         "provenance": provenance.collect(config),

@@ -6,23 +6,18 @@ python -m pipelines.evaluate -m split=validation bild.fallback=0.5,0.6,0.7 bild.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from pipelines.cli import UserError, check_whole, counted, entry
+from pipelines.cli import entry
 from pipelines.evaluation import sweep
+from pipelines.evaluation.command import check, introduce, load_rows, naming, settings_of
 
 if TYPE_CHECKING:
     from pipelines.evaluation.results import Result
     from pipelines.evaluation.timings import TimingLog
-
-# Overrides that a result's name tells in another way, or that do not change the result.
-TOLD_OTHERWISE = ("split", "large", "small", "task", "task.name", "bild", "bild.*", "out", "device")
-HASH_DIGITS = 8  # of a hash in a name
 
 
 def main(config: DictConfig) -> None:
@@ -42,36 +37,28 @@ def evaluated(config: DictConfig) -> tuple[Result, TimingLog]:
     from pipelines.decoding.config import decoding, instantiated
     from pipelines.decoding.pair import load_pair
     from pipelines.evaluation import provenance, results
-    from pipelines.evaluation.run import Settings, describe_task, evaluate
+    from pipelines.evaluation.run import describe_task, evaluate
 
     check(config)
     task = instantiated(config, "task")
     policy = instantiated(config, "bild")
     written = decoding(config, task, policy)
-    dataset = task.load(config.split, config.limit)
-    if len(dataset) == 0:
-        raise UserError(f"task={task.name}: the split {config.split!r} has no rows; choose another split")
+    dataset = load_rows(config, task)
     pair = load_pair(config, task)
-    sweep.say(f"task   {task.name}, {config.split} split, {counted(len(dataset), 'example')}")
-    for role, model in pair.described.items():
-        sweep.say(f"{role}  {model.note}")
+    introduce(config, task, dataset, pair, sweep.say)
     choice = chosen(config, pair, task, policy, written)
     config, policy = choice.config, choice.policy
     print("; ".join([f"policy {results.policy_label(policy)}", *choice.notes]))
-    settings = Settings(
-        batch_size=config.batch_size, latency_limit=config.latency_limit, cache=Path(config.out) / "cache"
-    )
+    settings = settings_of(config)
     try:
         done = evaluate(pair, task, dataset, policy, written, settings)
     except KeyboardInterrupt:
         print(f"stopped; texts and timings stay in {settings.cache}, and the same command continues there", flush=True)
         raise
     described = describe_task(task, dataset, config.split, config.limit)
-    contents = {"task.data_files": described["data"]}
-    contents |= {f"{role}.path": model.weights for role, model in pair.described.items()}
-    names = {role: model.name for role, model in pair.described.items()}
+    names, extra = naming(pair, described["data"], done.content["run"]["device"])
     content = {
-        "name": results.file_name(config.split, names, policy, extras(done.content["run"]["device"], contents)),
+        "name": results.file_name(config.split, names, policy, extra),
         "label": results.policy_label(policy),
         "promise": choice.promise,
         "task": described,
@@ -89,35 +76,6 @@ def show(result: Result) -> None:
 
     table.print_tables([result])
     print(results.shown_path(report.write_report([result], report.report_path([result]))))
-
-
-def check(config: DictConfig) -> None:
-    """Raise ``UserError`` on numbers out of range, before anything is loaded."""
-    check_whole("limit", config.limit, null="the whole split")
-    check_whole("latency_limit", config.latency_limit, null="all of them")
-    check_whole("batch_size", config.batch_size)
-
-
-def extras(device: str, contents: Mapping[str, str], told: Sequence[str] = TOLD_OTHERWISE) -> dict[str, Any]:
-    """What the user has set beyond task, split, models and policy, for the name of the result.
-
-    Args:
-        contents: keys whose values are paths, and the hash of what lies there, which stands in their place.
-        told: patterns of keys that the name tells anyway.
-    """
-    from hydra.core.hydra_config import HydraConfig
-
-    found: dict[str, Any] = {} if device == "cpu" else {"": device}
-    if not HydraConfig.initialized():
-        return found
-    for override in HydraConfig.get().overrides.task:
-        name, _, value = override.lstrip("+~").partition("=")
-        path = next((path for path in contents if name == path or name.startswith(f"{path}.")), None)
-        if path is not None:
-            found[path] = contents[path][:HASH_DIGITS]
-        elif not any(fnmatch(name, pattern) for pattern in told):
-            found[name] = value
-    return found
 
 
 if __name__ == "__main__":

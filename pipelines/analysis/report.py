@@ -12,8 +12,8 @@ import yaml
 from markupsafe import Markup
 
 from pipelines.analysis import plots, tables
-from pipelines.analysis.tables import Content, Table
-from pipelines.evaluation.report import common_facts, page_template
+from pipelines.analysis.tables import Content
+from pipelines.evaluation.report import cells, common_facts, page_template
 from pipelines.evaluation.table import percent
 from pipelines.files import write_text
 
@@ -28,7 +28,10 @@ def write_report(content: Content, path: Path) -> Path:
         content=content,
         headline=headline(content),
         facts=common_facts(content),
-        tables={name: _cells(table) for name, table in tables.all_tables(content).items()},
+        tables={
+            name: cells(table.columns, table.entries, table.marked)
+            for name, table in tables.all_tables(content).items()
+        },
         plots={name: Markup(getattr(plots, name)(content)) for name in PLOTS},
         verdict=verdict(content),
         mixing=mixing_words(content),
@@ -80,11 +83,3 @@ def mixing_words(content: Content) -> str:
 
 def _point(content: Content, draft_length: int) -> dict[str, Any]:
     return next(point for point in content["draft_lengths"]["points"] if point["draft_length"] == draft_length)
-
-
-def _cells(table: Table) -> dict[str, Any]:
-    rows = [
-        {"cells": [column.read(entry) for column in table.columns], "is_shown": index in table.marked}
-        for index, entry in enumerate(table.entries)
-    ]
-    return {"columns": table.columns, "rows": rows}

@@ -5,16 +5,13 @@ Knows names, files and their schema; the numbers come from ``run``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.cli import UserError
-from pipelines.evaluation.results import OtherKindError, joined_name
+from pipelines.evaluation.results import SCHEMA, joined_name, read_content
 from pipelines.files import write_json
 
-SCHEMA = 1
 KIND = "analysis"
 SECTIONS = (
     "name",
@@ -54,21 +51,5 @@ def write(content: dict[str, Any], folder: Path) -> Path:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read one analysis.
-
-    Raises:
-        OtherKindError: JSON of another kind or schema.
-        UserError: not there, not JSON, or not whole.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a result that analyze wrote") from error
-    except ValueError as error:
-        raise UserError(f"{path}: is not JSON ({error}); give a result that analyze wrote") from error
-    if not isinstance(content, dict) or (content.get("schema"), content.get("kind")) != (SCHEMA, KIND):
-        raise OtherKindError(f"{path}: is not an analysis of schema {SCHEMA}; analyze again to get one")
-    missing = [section for section in SECTIONS if section not in content]
-    if missing:
-        raise UserError(f"{path}: has no {', '.join(missing)}; analyze again, or remove the file")
-    return content
+    """Read one analysis. Raises what ``read_content`` does."""
+    return read_content(path, KIND, SECTIONS, "analyze")

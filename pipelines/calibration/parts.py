@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from datasets import Dataset
 from omegaconf import DictConfig
@@ -12,14 +11,15 @@ from omegaconf import DictConfig
 from pipelines.calibration.grid import LARGE, Point, points
 from pipelines.calibration.rows import divided, spent_rows
 from pipelines.calibration.run import Wanted
-from pipelines.calibration.writer import Settings
 from pipelines.cli import counted
 from pipelines.data.task import Task
 from pipelines.decoding.config import decoding, instantiated
 from pipelines.decoding.decode import Decoding
 from pipelines.decoding.grid import possible
 from pipelines.decoding.pair import Pair, load_pair
+from pipelines.evaluation.command import introduce, settings_of
 from pipelines.evaluation.results import policy_label
+from pipelines.evaluation.run import Settings
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,7 @@ def assemble(config: DictConfig) -> Parts:
     dataset = task.load(config.split, config.limit)
     divided(len(dataset), config.selection_share, config.seed)
     pair = load_pair(config, task)
-    print(f"task   {task.name}, {config.split} split, {counted(len(dataset), 'example')}")
-    for role, model in pair.described.items():
-        print(f"{role}  {model.note}")
+    introduce(config, task, dataset, pair)
     spent = spent_rows(pair, task, config.split)
     if spent:
         print(
@@ -64,7 +62,4 @@ def assemble(config: DictConfig) -> Parts:
     for reason in reasons:
         print(f"left out: {reason}", flush=True)
     print(f"grid   {counted(len(fine), 'point')}")
-    settings = Settings(
-        batch_size=config.batch_size, latency_limit=config.latency_limit, cache=Path(config.out) / "cache"
-    )
-    return Parts(pair, task, dataset, fine, written, settings, wanted, spent)
+    return Parts(pair, task, dataset, fine, written, settings_of(config), wanted, spent)

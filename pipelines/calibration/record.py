@@ -6,7 +6,6 @@ Knows names and sections; the numbers come from ``run`` and ``study``.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ from omegaconf import DictConfig
 from pipelines.calibration.parts import Parts
 from pipelines.decoding.calibrated import KIND, SCHEMA, data_identity, identity
 from pipelines.evaluation import provenance
+from pipelines.evaluation.results import joined_name
 from pipelines.files import write_json
 
 COVERAGE = "coverage"
@@ -78,7 +78,7 @@ def _head(kind: str, config: DictConfig, parts: Parts, words: Sequence[str]) -> 
     return {
         "schema": SCHEMA,
         "kind": kind,
-        "name": re.sub(r"[^\w.+-]+", "_", "-".join(["calibrate", *models, *words])),
+        "name": joined_name(["calibrate", *models, *words]),
         "models": {role: asdict(model) for role, model in parts.pair.described.items()},
         "fits": identity(parts.pair, parts.task, parts.decoding),
         "decoding": asdict(parts.decoding),

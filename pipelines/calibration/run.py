@@ -17,13 +17,14 @@ from pipelines.calibration.grid import Point
 from pipelines.calibration.promise import promise
 from pipelines.calibration.risks import Risk, Written
 from pipelines.calibration.rows import divided
-from pipelines.calibration.writer import Settings, Writer
+from pipelines.calibration.writer import Writer
 from pipelines.cli import UserError
 from pipelines.data.task import Task, fingerprint
 from pipelines.decoding.decode import Decoding
 from pipelines.decoding.pair import Pair
 from pipelines.decoding.scoring import quality
 from pipelines.evaluation import measures, results
+from pipelines.evaluation.run import Settings
 from pipelines.evaluation.timings import Timing, TimingLog
 from pipelines.files import finite
 

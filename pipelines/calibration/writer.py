@@ -6,8 +6,6 @@ Knows a pair, a task and rows; knows nothing about risks or about which policy i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from datasets import Dataset
 
@@ -20,19 +18,9 @@ from pipelines.decoding.decode import Decoding, decode_rows, source_ids
 from pipelines.decoding.pair import Pair, pair_key
 from pipelines.decoding.store import ChunkStore
 from pipelines.evaluation import latency, provenance
+from pipelines.evaluation.run import Settings
 from pipelines.evaluation.timings import Timing, TimingLog
 from pipelines.models.fingerprint import key
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How rows are written and timed."""
-
-    batch_size: int
-    latency_limit: int | None
-    """examples to time; None = all"""
-    cache: Path
-    """folder of decoded texts and of timings in progress"""
 
 
 class Writer:

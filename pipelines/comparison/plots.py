@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pipelines.comparison.tables import BASELINES, heading, spoken, systems
+from pipelines.comparison.systems import spoken
+from pipelines.comparison.tables import BASELINES, heading, systems
 from pipelines.decoding.scoring import HEADLINE
 from pipelines.evaluation.plots import INK, empty_figures, svg_text
 from pipelines.evaluation.table import METRIC_TITLES

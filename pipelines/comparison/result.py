@@ -5,19 +5,18 @@ Knows names, files and their schema; the numbers come from ``run``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from pipelines.comparison import plots, tables
-from pipelines.evaluation.report import page_template
-from pipelines.evaluation.results import joined_name
-from pipelines.evaluation.table import Column, main_columns
+from pipelines.evaluation.report import cells, page_template
+from pipelines.evaluation.results import SCHEMA, joined_name
+from pipelines.evaluation.table import main_columns
 from pipelines.files import write_json, write_text
 
-SCHEMA = 1
 KIND = "comparison"
 
 
@@ -48,8 +47,8 @@ def page(content: dict[str, Any], picture: str) -> str:
     sections = [
         {
             "heading": tables.heading(panel),
-            "fastest": _cells(tables.fastest_columns(metric), tables.fastest_rows(panel)),
-            "all": _cells(main_columns(metric), panel["methods"]),
+            "fastest": cells(tables.fastest_columns(metric), tables.fastest_rows(panel)),
+            "all": cells(main_columns(metric), panel["methods"]),
             "left_out": panel["left_out"],
             "cost_ratio": panel["cost_ratio"],
         }
@@ -57,9 +56,3 @@ def page(content: dict[str, Any], picture: str) -> str:
     ]
     template = page_template(Path(__file__).parent, "comparison.html.j2")
     return template.render(content=content, sections=sections, picture=Markup(picture))
-
-
-def _cells(columns: Sequence[Column], entries: Sequence[Any]) -> dict[str, Any]:
-    """A table as the template takes it."""
-    rows = [{"cells": [column.read(entry) for column in columns], "is_shown": False} for entry in entries]
-    return {"columns": columns, "rows": rows}

@@ -6,7 +6,7 @@ Knows a loaded pair, a task's rows and points; knows nothing about Hydra, tables
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from datasets import Dataset
@@ -28,7 +28,7 @@ class Compared:
     """The numbers of a comparison."""
 
     content: dict[str, Any]
-    """models, decoding, run, panels"""
+    """models, panels"""
     timing_logs: list[TimingLog]
     """what lets a killed run continue; to be removed once the result is safe"""
 
@@ -45,7 +45,6 @@ def compare(
     """Measure every point at every temperature (0 = greedy). What cannot decode at one is left out there, by name."""
     panels: list[dict[str, Any]] = []
     logs = []
-    content: dict[str, Any] = {}
     for temperature in temperatures:
         written = replace(decoding, do_sample=temperature > 0, temperature=temperature)
         decoder = pair.decoder(written)
@@ -79,5 +78,5 @@ def compare(
                 "left_out": reasons,
             }
         )
-        content = {"models": done.content["models"]}
-    return Compared({**content, "panels": panels}, logs)
+    models = {role: asdict(model) for role, model in pair.described.items()}
+    return Compared({"models": models, "panels": panels}, logs)

@@ -23,7 +23,12 @@ class Point:
     @property
     def name(self) -> str:
         """For people, and unique."""
-        return f"{self.system.replace('_', ' ')} {self.setting}".strip()
+        return f"{spoken(self.system)} {self.setting}".strip()
+
+
+def spoken(system: str) -> str:
+    """A system's name for people."""
+    return system.replace("_", " ")
 
 
 def points(systems: DictConfig) -> list[Point]:

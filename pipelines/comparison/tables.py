@@ -7,6 +7,7 @@ from operator import itemgetter
 from typing import Any
 
 from pipelines.cli import counted
+from pipelines.comparison.systems import spoken
 from pipelines.decoding.scoring import HEADLINE
 from pipelines.evaluation.table import METRIC_TITLES, NOTHING, Column, main_columns, number, print_table
 
@@ -53,11 +54,6 @@ def fastest_rows(panel: dict[str, Any]) -> list[list[str]]:
 def systems(panel: dict[str, Any]) -> list[str]:
     """Names in their order, the baselines left out."""
     return list(dict.fromkeys(entry["system"] for entry in panel["methods"] if entry["system"] not in BASELINES))
-
-
-def spoken(system: str) -> str:
-    """A system's name for people."""
-    return system.replace("_", " ")
 
 
 def heading(panel: dict[str, Any]) -> str:

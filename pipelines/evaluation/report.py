@@ -111,6 +111,8 @@ def _section(group: Sequence[Result]) -> dict[str, Any]:
     task = shown.content["task"]
     several = len(group) > 1
     shown_lines = table.lines(group)
+    entries = [line.entry for line in shown_lines]
+    marked = [index for index, line in enumerate(shown_lines) if line.is_policy and line.result.path == shown.path]
     return {
         "task": task,
         "content": shown.content,
@@ -118,8 +120,8 @@ def _section(group: Sequence[Result]) -> dict[str, Any]:
         "facts": common_facts(shown.content),
         "several": several,
         "count": len(group),
-        "main": _cells(table.main_columns(task["metric"]), shown_lines, shown),
-        "details": _cells(table.detail_columns(), shown_lines, shown),
+        "main": cells(table.main_columns(task["metric"]), entries, marked),
+        "details": cells(table.detail_columns(), entries, marked),
         "quality_latency": Markup(plots.quality_latency(group)) if several else None,
         "distribution": Markup(plots.latency_distribution(_milliseconds(shown, rows))),
         "who_wrote": Markup(plots.who_wrote(shown.content["methods"])),
@@ -129,17 +131,13 @@ def _section(group: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def _cells(columns: Sequence[table.Column], lines: Sequence[table.Line], shown: Result) -> dict[str, Any]:
-    return {
-        "columns": columns,
-        "rows": [
-            {
-                "cells": [column.read(line.entry) for column in columns],
-                "is_shown": line.is_policy and line.result.path == shown.path,
-            }
-            for line in lines
-        ],
-    }
+def cells(columns: Sequence[table.Column], entries: Sequence[Any], marked: Sequence[int] = ()) -> dict[str, Any]:
+    """A table as the template takes it; the lines at the ``marked`` indices stand out."""
+    rows = [
+        {"cells": [column.read(entry) for column in columns], "is_shown": index in marked}
+        for index, entry in enumerate(entries)
+    ]
+    return {"columns": columns, "rows": rows}
 
 
 def _headline(result: Result) -> str:

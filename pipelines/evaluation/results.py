@@ -127,7 +127,17 @@ def write(content: dict[str, Any], rows: pa.Table, folder: Path) -> Result:
 
 
 def read(path: Path) -> Result:
-    """Read one result.
+    """Read one result. Raises what ``read_content`` does."""
+    return Result(path, read_content(path, KIND, SECTIONS, "evaluate"))
+
+
+def read_content(path: Path, kind: str, sections: Sequence[str], command: str) -> dict[str, Any]:
+    """Read the JSON that a command of this package wrote.
+
+    Args:
+        kind: of the file, such as "evaluation".
+        sections: that it must have.
+        command: to be named in the remedy.
 
     Raises:
         OtherKindError: JSON of another kind or schema.
@@ -136,15 +146,15 @@ def read(path: Path) -> Result:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a result that evaluate wrote") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a result that {command} wrote") from error
     except ValueError as error:
-        raise UserError(f"{path}: is not JSON ({error}); give a result that evaluate wrote") from error
-    if not isinstance(content, dict) or (content.get("schema"), content.get("kind")) != (SCHEMA, KIND):
-        raise OtherKindError(f"{path}: is not an evaluation of schema {SCHEMA}; evaluate again to get one")
-    missing = [section for section in SECTIONS if section not in content]
+        raise UserError(f"{path}: is not JSON ({error}); give a result that {command} wrote") from error
+    if not isinstance(content, dict) or (content.get("schema"), content.get("kind")) != (SCHEMA, kind):
+        raise OtherKindError(f"{path}: is not an {kind} of schema {SCHEMA}; {command} again to get one")
+    missing = [section for section in sections if section not in content]
     if missing:
-        raise UserError(f"{path}: has no {', '.join(missing)}; evaluate again, or remove the file")
-    return Result(path, content)
+        raise UserError(f"{path}: has no {', '.join(missing)}; {command} again, or remove the file")
+    return content
 
 
 def shown_path(path: Path) -> str:

@@ -5,6 +5,7 @@ Knows logits and labels; knows nothing about models or the trainer.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 IGNORED = -100  # label of padding
 
 
-class Objective:
+class Objective(ABC):
     """A loss for the trainer. Parts of an update (accumulated batches, processes) must add up to the whole."""
 
     def prepare(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
@@ -30,9 +31,9 @@ class Objective:
         """What the model's outputs for a prepared batch are compared with, on the batch's device."""
         return batch["labels"]
 
+    @abstractmethod
     def __call__(self, outputs: Any, target: Any, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """Loss of one part; ``num_items_in_batch`` counts the labels of the whole update, over all parts."""
-        raise NotImplementedError
 
 
 class TokenLoss(Objective):

@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 import bild
 from pipelines import evaluate
 from pipelines.cli import CONF, UserError
-from pipelines.evaluation import latency, provenance, results, timings
+from pipelines.evaluation import command, latency, provenance, results, timings
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -168,7 +168,7 @@ def test_the_same_run_twice_at_once_is_refused(overrides, monkeypatch, tmp_path)
 
 @pytest.fixture
 def typed(monkeypatch):
-    """Sets the overrides of a command line for ``evaluate.extras``."""
+    """Sets the overrides of a command line for ``command.extras``."""
 
     def words(*overrides: str) -> None:
         config = SimpleNamespace(overrides=SimpleNamespace(task=list(overrides)))
@@ -180,7 +180,7 @@ def typed(monkeypatch):
 
 def test_a_name_tells_whatever_was_set(typed):
     typed("task.source_length=64", "large.aligned=true", "+experiment=fast", "seed=3", "limit=9")
-    assert evaluate.extras("cpu", {}) == {
+    assert command.extras("cpu", {}) == {
         "task.source_length": "64",
         "large.aligned": "true",
         "experiment": "fast",
@@ -191,9 +191,9 @@ def test_a_name_tells_whatever_was_set(typed):
 
 def test_a_name_tells_nothing_twice(typed):
     typed("split=test", "task=xsum", "task.name=mine", "large=t5-large", "small=t5-small", "bild=big_little")
-    assert evaluate.extras("cpu", {}) == {}
+    assert command.extras("cpu", {}) == {}
     typed("bild.fallback=0.5", "device=cuda", "out=elsewhere")
-    assert evaluate.extras("cuda", {}) == {"": "cuda"}
+    assert command.extras("cuda", {}) == {"": "cuda"}
 
 
 def test_a_name_tells_paths_by_what_lies_there(typed):
@@ -203,7 +203,7 @@ def test_a_name_tells_paths_by_what_lies_there(typed):
         "small.path": "3333333344444444",
     }
     typed("task.data_files.test=/long/path/a.jsonl", "small.path=runs/7/tiny")
-    assert evaluate.extras("cpu", contents) == {"task.data_files": "abcdef01", "small.path": "33333333"}
+    assert command.extras("cpu", contents) == {"task.data_files": "abcdef01", "small.path": "33333333"}
 
 
 def test_a_baseline_as_policy_is_not_run_twice(overrides, tmp_path):
