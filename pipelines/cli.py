@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -21,6 +22,7 @@ from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
+GRACE = 5  # seconds in which a launcher that has lost one process ends the others
 ALIKE = 0.7  # how much two words must have in common, from 0 to 1, for one to be taken for the other misspelt
 
 
@@ -56,8 +58,19 @@ def complain(message: str) -> None:
     print("error: " + " ".join(message.split()), file=sys.stderr)
 
 
+def is_first_here() -> bool:
+    """Whether this is the first of the processes that ``accelerate launch`` or torchrun has started on this machine."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
 def fail(message: str) -> None:
-    """Print one line on standard error and leave with status 2."""
+    """Print one line on standard error and leave with status 2.
+
+    Of several processes the first one speaks. Nearly always all have met the same error, so the others wait until
+    their launcher ends them; if it does not, the error was one's own, and is told.
+    """
+    if not is_first_here():
+        time.sleep(GRACE)
     complain(message)
     sys.exit(2)
 
@@ -70,7 +83,7 @@ def entry(config_name: str, main: Callable[[DictConfig], None]) -> None:
     """
 
     def guarded(config: DictConfig) -> None:
-        if "torch" not in sys.modules and sys.stderr.isatty():
+        if "torch" not in sys.modules and sys.stderr.isatty() and is_first_here():
             print("loading libraries ...", file=sys.stderr, flush=True)  # silent seconds, before anything else is said
         with one_line(config_name):  # before Hydra sees the error and adds lines of its own
             main(config)

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import subprocess
 import sys
 
 import pytest
@@ -9,6 +10,7 @@ from hydra.errors import InstantiationException
 
 from pipelines import cli
 from pipelines.cli import UserError, check_whole, counted
+from tests.conf import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -122,3 +124,24 @@ def test_whole_numbers_and_null_where_it_means_something_pass():
     check_whole("limit", 1)
     check_whole("seed", 0, least=0)
     check_whole("limit", None, null="all rows")
+
+
+def test_of_several_processes_the_first_tells_what_all_have_met():
+    """Two real ones; a launcher that loses one ends the other."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    done = subprocess.run(
+        [*launch, "-m", "pipelines.export", "to=x"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("error: from is not set: give a finished checkpoint") == 1
+    assert "exitcode  : 2 " in done.stderr
+
+
+@pytest.mark.parametrize(("rank", "waits"), [(None, 0), ("0", 0), ("1", 1)])
+def test_what_one_process_alone_has_met_is_told_all_the_same(rank, waits, answer, monkeypatch):
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    slept = []
+    monkeypatch.setattr(cli.time, "sleep", slept.append)
+    assert answer("finetune modle=x").startswith("modle: there is no such key here")
+    assert slept == [cli.GRACE] * waits

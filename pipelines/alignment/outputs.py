@@ -87,7 +87,8 @@ def write_outputs(
                 rows = _answer(folder.plan, shard, sources, decode, bar.update)
                 folder.write(shard, rows)
     except KeyboardInterrupt:
-        print(f"stopped; the finished shards stay in {folder.path}, and the same command continues there", flush=True)
+        if processes.first:
+            print(f"stopped; finished shards stay in {folder.path}, and the same command continues there", flush=True)
         raise
     _wait(folder, processes.first)
     processes.barrier()
