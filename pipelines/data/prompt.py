@@ -56,6 +56,11 @@ class FewShot:
         question = self.template.partition(TARGET)[0]
         return "".join(examples) + question.replace(SOURCE, source).rstrip(" ")
 
+    def answer(self, target: str) -> str:
+        """What a model is to write behind ``text``: the blank that ``text`` does not end with, the answer, its end."""
+        question, _, rest = self.template.partition(TARGET)
+        return question[len(question.rstrip(" ")) :] + target.splitlines()[0] + rest
+
     def _example(self, source: str, target: str) -> str:
         question, _, rest = self.template.partition(TARGET)
         return question.replace(SOURCE, source) + target.splitlines()[0] + rest

@@ -18,6 +18,7 @@ import bild
 from bild.sources.base import DraftSource
 from pipelines.cli import UserError, check_whole, counted, first_line
 from pipelines.data.encode import encode
+from pipelines.data.prompt import FewShot
 from pipelines.data.task import Task, fingerprint
 from pipelines.models import loading, manifest
 from pipelines.models.fingerprint import key, model_hash, tokenizer_hash
@@ -166,16 +167,26 @@ class _Targets(_Texts):
             self._pairs = task.load(SPLIT, limit)
         except UserError as error:
             raise UserError(f"the bigram table is counted in training targets, but {error}") from error
-        self._large, self._task = large, task
+        self._tokenizer, self._task = large.tokenizer, task
         self.identity = {
             "targets": fingerprint(self._pairs),
             "task.target_length": task.target_length,
             "tokenizer": tokenizer_hash(large.tokenizer),
         }
+        if task.prompt is not None:
+            self.identity["task.prompt.template"] = task.prompt.template
         self.note = counted(len(self._pairs), "training target")
 
     def read(self, limit: int | None) -> Iterable[list[int]]:
-        return encode(self._pairs, self._large.tokenizer, self._task)["labels"]
+        if self._task.prompt is None:
+            return encode(self._pairs, self._tokenizer, self._task)["labels"]
+        return self._answers(self._task.prompt)
+
+    def _answers(self, prompt: FewShot) -> Iterable[list[int]]:
+        """The targets as they are written behind a prompt, with an EOS: tokenizers for prompts put none there."""
+        for target in self._pairs["target"]:
+            ids = self._tokenizer(prompt.answer(target), add_special_tokens=False)["input_ids"]
+            yield [*ids, self._tokenizer.eos_token_id][: self._task.target_length]
 
 
 class _Outputs(_Texts):

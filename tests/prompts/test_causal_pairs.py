@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,6 +21,7 @@ from pipelines.cli import CONF, UserError
 from pipelines.decoding.decode import Decoder, Decoding, decode_rows, source_ids
 from pipelines.decoding.prompts import line_ends
 from pipelines.models import loading
+from pipelines.models.sources import Bigram
 from tests.conf import ROOT, composed
 from tests.prompts.conftest import ROWS, TEXTS
 
@@ -106,6 +108,25 @@ def test_a_line_break_ends_an_answer(folders, overrides):
     assert ended, "the random model writes some"
     assert all(set(row.tokens[:-1]).isdisjoint(decoder.eos) for row in rows)
     assert all("\n" not in row.text for row in rows)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_bigram_table_writes_answers_to_their_end(folders, overrides, family, tmp_path, monkeypatch):
+    """As they stand behind a prompt: with the blank before, without a token that begins a text, one line, ended."""
+    monkeypatch.chdir(tmp_path)
+    large = loaded(folders[family], "large")
+    task = instantiate(composed("evaluate", *overrides(folders[family])).task)
+    table = Bigram(name="bigram", texts="auto", outputs="none", limit=None).load(large, task).source.table
+    ends = {*line_ends(large.tokenizer), large.tokenizer.eos_token_id}
+    answers = [f" {row['answer'][0]}" for row in ROWS[:9]]
+    rows = large.tokenizer(answers, add_special_tokens=False)["input_ids"]
+    assert {row[0] for row in rows} <= table.keys()
+    last = {row[-1] for row in rows}
+    assert {table[token] for token in last} <= ends
+    assert large.tokenizer.bos_token_id not in table
+    task = replace(task, prompt=replace(task.prompt, template=task.prompt.template.rstrip()))
+    table = Bigram(name="bigram", texts="auto", outputs="none", limit=None).load(large, task).source.table
+    assert {table[token] for token in last} == {large.tokenizer.eos_token_id}
 
 
 def test_evaluate(folders, overrides, tmp_path, capsys):
