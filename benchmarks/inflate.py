@@ -40,6 +40,9 @@ def inflate(model: PreTrainedModel, shape: dict[str, Any], seed: int = 0) -> T5F
     config = copy.deepcopy(own)
     for name in FIELDS:
         setattr(config, name, shape[name])
+    config.decoder_layers = shape[
+        "num_decoder_layers"
+    ]  # else transformers' generate has a cache per encoder layer only
     # The mean square over more dimensions is smaller, and the spare one adds its own; this evens out both exactly.
     config.layer_norm_epsilon = (width * own.layer_norm_epsilon - spare**2) / new_width
     with torch.random.fork_rng():

@@ -64,6 +64,9 @@ def random_model(shape: dict[str, Any], dtype: torch.dtype, device: torch.device
     """A model of this shape in evaluation mode that never writes an EOS: T5 with relu and a tied head, mT5 gated, with
     a head of its own."""
     sizes = {name: shape[name] for name in FIELDS}
+    sizes["decoder_layers"] = sizes[
+        "num_decoder_layers"
+    ]  # else transformers' generate has a cache per encoder layer only
     with torch.random.fork_rng(), torch.device(device):
         torch.manual_seed(seed)
         if shape["family"] == "t5":

@@ -179,6 +179,7 @@ def _new(model: Model, texts: Iterable[str] | None, seed: int) -> LoadedModel:
     tokenizer = train_tokenizer(texts, model.vocabulary_size)
     set_seed(seed)
     config = T5Config(vocab_size=len(tokenizer), decoder_start_token_id=0, **model.architecture)
+    config.decoder_layers = config.num_decoder_layers  # else transformers' generate has a cache per encoder layer only
     note = f"{model.name}: new weights (seed {seed}), vocabulary of {len(tokenizer)} tokens trained on the task"
     return LoadedModel(T5ForConditionalGeneration(config).eval(), tokenizer, model.name, note)
 

@@ -20,7 +20,7 @@ PAIR = [
 ]
 QUICK = ["--bandwidth-bytes", "1000000", "--tokens", "8"]
 SHAPE = "d_model=32,d_kv=8,d_ff=48,num_heads=2,num_layers=2,vocab_size=60"
-WIDE = "t5:d_model=272,d_kv=64,d_ff=520,num_heads=5,num_layers=5,vocab_size=2100"
+WIDE = "t5:d_model=272,d_kv=64,d_ff=520,num_heads=5,num_layers=8,vocab_size=2100"
 ENGINES = ["hf", "static", "static+int8"]
 COMMANDS = {
     "pair": [*PAIR, "--limit", "2", "--target", "target", "--big-little", "0.6,2", "0.6,exact"],

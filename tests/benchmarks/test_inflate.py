@@ -55,7 +55,7 @@ def test_the_shipped_pair_writes_the_same_sentences(role: str) -> None:
     folder = ROOT / f"checkpoints/pretrained/tiny-{role}"
     model = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
     wide = {**shape_of(model), "d_model": 384, "d_ff": 640, "num_heads": 6, "vocab_size": 3000}
-    big = inflate(model, {**wide, "num_layers": 5, "num_decoder_layers": 5})
+    big = inflate(model, {**wide, "num_layers": 5, "num_decoder_layers": 8})
     texts = read_texts(ROOT / "benchmarks/data/toy_de_en-test.jsonl", "source", "target", 6)
     batch = AutoTokenizer.from_pretrained(folder)([text.source for text in texts], padding=True, return_tensors="pt")
     outputs = [one.generate(**batch, max_new_tokens=40) for one in (model, big)]

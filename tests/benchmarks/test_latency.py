@@ -56,8 +56,9 @@ def test_pair(result) -> None:
     for name in ("transformers assisted", "transformers prompt lookup", "CTranslate2 float32", "large alone, static"):
         assert methods[name]["exact"] == 1, name
         assert methods[name]["margins"] == []
+    assert methods["BigLittle 0.6 exact, static"]["same_as_large_alone"] == 1
     exact = methods["BigLittle 0.6 exact, static+int8"]
-    assert exact["same_as_large_alone"] == 1
+    assert all(margin < 0.02 for margin in exact["margins"]), "8 bits may tip a near tie (big or large), nothing else"
     assert exact["counts"]["tokens"] == exact["tokens"]
     assert exact["mean_accepted_length"] == pytest.approx(exact["tokens"] / exact["counts"]["large_steps"], rel=1e-4)
     assert methods["BigLittle 0.6 2, static"]["margins"] is None

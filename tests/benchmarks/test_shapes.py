@@ -31,6 +31,13 @@ def test_other_shapes_are_refused(text: str) -> None:
         parse_shape(text)
 
 
+@pytest.mark.parametrize("family", ["t5", "mt5"])
+def test_transformers_decodes_a_decoder_deeper_than_its_encoder(family: str) -> None:
+    shape = parse_shape(f"{OWN},num_decoder_layers=3".replace("mt5", family))
+    model = random_model(shape, torch.float32, torch.device("cpu"))
+    assert model.generate(torch.full((1, 3), 5), max_new_tokens=4).shape[1] == 5
+
+
 def test_random_models_write_on() -> None:
     model = random_model(parse_shape(OWN), torch.float32, torch.device("cpu"))
     assert model.generation_config.eos_token_id is None

@@ -121,6 +121,14 @@ def test_new_weights_are_the_seed_s(here: Path) -> None:
     assert not one.model.training
 
 
+def test_transformers_decodes_new_weights_with_more_layers_than_their_encoder_has(here: Path) -> None:
+    deep = {**SHAPE, "num_decoder_layers": SHAPE["num_layers"] + 1}
+    made = loading.load(
+        model(here, init="scratch", architecture=deep, vocabulary_size=300), "task", "finetune", [*tiny.WORDS] * 20, 1
+    )
+    assert made.model.generate(torch.full((1, 3), 5), max_new_tokens=4, min_new_tokens=4).shape[1] == 5
+
+
 @pytest.mark.parametrize("role", loading.ROLES)
 def test_weights_stored_in_bfloat16_are_loaded_in_float32(here: Path, role: str) -> None:
     tiny.new_model().bfloat16().save_pretrained(here / "halved")
