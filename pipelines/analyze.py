@@ -20,7 +20,6 @@ TOLD_OTHERWISE = ("large", "small", "task", "task.name", "bild", "out", "device"
 def main(config: DictConfig) -> None:
     """Run, print the tables, write result and report."""
     # Heavy, and not needed to say that a key is misspelt.
-    from bild.sources.base import DraftSource
     from pipelines.analysis import report, result, tables
     from pipelines.analysis.run import Analysis
     from pipelines.analysis.settings import systems
@@ -38,8 +37,6 @@ def main(config: DictConfig) -> None:
     written = decoding(config, task, policy)
     dataset = load_rows(config, task)
     pair = load_pair(config, task)
-    if isinstance(pair.small, DraftSource):
-        raise UserError(f"small={pair.described['small'].name}: an analysis compares two models; choose a small model")
     introduce(config, task, dataset, pair)
     settings = settings_of(config)
     try:
@@ -60,7 +57,8 @@ def main(config: DictConfig) -> None:
     print(f"result {shown_path(path)}\n")
     tables.print_all(content)
     print(report.verdict(content))
-    print(report.mixing_words(content))
+    if tables.series(content, "mixing"):
+        print(report.mixing_words(content))
     print(shown_path(report.write_report(content, path.with_suffix(".html"))))
     done.timing_log.remove()
 

@@ -5,7 +5,7 @@ Knows ``Positions``; knows nothing about how they came about.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,26 +17,42 @@ from pipelines.decoding.scoring import paired_bootstrap
 PARTS = 32  # groups of neighbouring positions at most
 
 
-def agreement(rows: Sequence[Positions], bins: int, seed: int) -> dict[str, Any]:
-    """The section "agreement" of a result. Intervals are bootstrapped over rows; ``bins`` of confidence."""
+def agreement(rows: Sequence[Positions], bins: int, seed: int, guesses: bool) -> dict[str, Any]:
+    """The section "agreement" of a result. Intervals are bootstrapped over rows; ``bins`` of confidence.
+
+    Args:
+        guesses: what drafts has no confidence, and nothing to say at some positions. In place of what confidence is
+            worth stands how often it guesses, and how often a guess is accepted.
+    """
     table = {
         name: np.concatenate([np.asarray(getattr(row, name)) for row in rows])
         for name in ("overlap", "plain_overlap", "agrees", "confidence", "right")
     }
     place = np.concatenate([np.arange(len(row.overlap)) for row in rows])
-    reliability = by_confidence(table["confidence"], table["right"], table["overlap"], bins)
     return {
         "examples": len(rows),
         "positions": len(place),
         "alpha": _mean(rows, "overlap", seed),
         "plain_alpha": _mean(rows, "plain_overlap", seed),
         "same_choice": _mean(rows, "agrees", seed),
+        **(_of_guesses(table) if guesses else _of_confidence(table, bins)),
+        "by_position": by_position(place, table),
+    }
+
+
+def _of_confidence(table: Mapping[str, np.ndarray], bins: int) -> dict[str, Any]:
+    reliability = by_confidence(table["confidence"], table["right"], table["overlap"], bins)
+    return {
         "confidence": float(table["confidence"].mean()),
         "right": float(table["right"].mean()),
         "calibration_error": calibration_error(reliability),
         "by_confidence": reliability,
-        "by_position": by_position(place, table),
     }
+
+
+def _of_guesses(table: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    guessed = table["confidence"] > 0
+    return {"guessed": float(guessed.mean()), "accepted_if_guessed": _mean_or_none(table["overlap"][guessed])}
 
 
 def by_confidence(confidence: np.ndarray, right: np.ndarray, overlap: np.ndarray, bins: int) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
-"""What one step of either model costs on this machine, by the number of tokens in it.
+"""What one step of either side of a pair costs on this machine, by the number of tokens in it.
 
 Knows runners and a clock; knows nothing about policies. Widths take turns, on several sources, in the middle of their
-outputs; what is reported are medians.
+outputs; what is reported are medians. A large step of w tokens follows a draft of w - 1, as in a round: where the small
+model is a part of the large one, what it has read is not read again.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def step_costs(
     outputs: Sequence[list[int]],
     widest: int,
 ) -> dict[str, Any]:
-    """Time steps of the small model over one token and of the large one over 1..``widest``, at batch 1.
+    """Time steps of what drafts over one token and of the large model over 1..``widest``, at batch 1.
 
     Args:
         inputs, outputs: token ids of a few sources, and of what was written for them; steps are taken behind the
@@ -47,14 +48,14 @@ def step_costs(
     with no_garbage_collection():
         for source, written in progress:
             step = _stepper(decoder, source, written[: len(written) // 2], widest)
-            for probe, times in _take_turns(probes, step, decoder.device).items():
+            for probe, times in _take_turns(probes, step).items():
                 found[probe].append(times)
             gc.collect()
     return _figures(found, decoder.decoding.seed)
 
 
-def _stepper(decoder: Decoder, source: list[int], written: list[int], widest: int) -> Callable[[Probe], None]:
-    """Takes a step behind what was written, and takes it back."""
+def _stepper(decoder: Decoder, source: list[int], written: list[int], widest: int) -> Callable[[Probe], float]:
+    """Takes a step behind what was written, and takes it back; returns the milliseconds of the step."""
     call, runners = open_runners(decoder, [source], len(written) + widest)
     tokens = torch.cat([call.prompt, torch.tensor([written], dtype=torch.long, device=call.prompt.device)], dim=1)
     for runner in runners.values():
@@ -63,28 +64,30 @@ def _stepper(decoder: Decoder, source: list[int], written: list[int], widest: in
     block = torch.full((1, widest), int(tokens[0, -1]), device=tokens.device)
 
     @torch.inference_mode()
-    def step(probe: Probe) -> None:
+    def step(probe: Probe) -> float:
         role, width = probe
-        runner = runners[role]
-        lengths = list(runner.lengths)
-        runner.extend(block[:, :width], [width])
-        runner.rollback(lengths)
+        lengths = {name: list(runner.lengths) for name, runner in runners.items()}
+        if role == "large" and width > 1:  # the draft, of which nothing has read the last token
+            runners["small"].extend(block[:, : width - 1], [width - 1])
+        start = now(decoder.device)
+        runners[role].extend(block[:, :width], [width])
+        milliseconds = 1000 * (now(decoder.device) - start)
+        for name, runner in runners.items():
+            runner.rollback(lengths[name])
+        return milliseconds
 
     return step
 
 
-def _take_turns(
-    probes: Sequence[Probe], step: Callable[[Probe], None], device: torch.device
-) -> dict[Probe, list[float]]:
+def _take_turns(probes: Sequence[Probe], step: Callable[[Probe], float]) -> dict[Probe, list[float]]:
     """Milliseconds of every probe; the first is another one each time, and a round before them all is not counted."""
     times: dict[Probe, list[float]] = {probe: [] for probe in probes}
     for repeat in range(REPEATS + 1):
         turn = repeat % len(probes)
         for probe in (*probes[turn:], *probes[:turn]):
-            start = now(device)
-            step(probe)
+            milliseconds = step(probe)
             if repeat > 0:
-                times[probe].append(1000 * (now(device) - start))
+                times[probe].append(milliseconds)
     return times
 
 

@@ -14,19 +14,17 @@ import numpy as np
 from pipelines.analysis import leviathan
 from pipelines.decoding.positions import Positions
 
-WAYS = ("formula", "positions", "widths", "loop")
-
 
 @dataclass(frozen=True)
 class Costs:
     """Milliseconds, encoders left out."""
 
     small: float
-    """a step of the small model"""
+    """a step of what drafts"""
     large: dict[int, float]
     """a step of the large model, by width"""
-    small_token: float
-    """a token of the small model alone: its step, and what the loop does around it"""
+    small_token: float | None
+    """a token of the small model alone: its step, and what the loop does around it; None where it writes none alone"""
     large_token: float
     """the same of the large model"""
 
@@ -35,7 +33,7 @@ class Costs:
         """From the section "steps", and the time per token of each model alone by role."""
         one = steps["large"][0]["ms"]
         large = {entry["width"]: one * entry["over_one"]["value"] for entry in steps["large"]}
-        return cls(one * steps["c"]["value"], large, alone["small"], alone["large"])
+        return cls(one * steps["c"]["value"], large, alone.get("small"), alone["large"])
 
 
 def by_draft_length(
@@ -65,7 +63,8 @@ def by_draft_length(
                 **measured[g],
             }
         )
-    best = {way: max(points, key=lambda point: point["predicted_speedup"][way])["draft_length"] for way in WAYS}
+    ways = points[0]["predicted_speedup"]
+    best = {way: max(points, key=lambda point: point["predicted_speedup"][way])["draft_length"] for way in ways}
     fastest = max(points, key=lambda point: point["latency"]["decode_only"]["speedup"]["value"])
     return {"alpha": alpha, "best": {**best, "measured": fastest["draft_length"]}, "points": points}
 
@@ -74,15 +73,17 @@ def predicted(alpha: float, g: int, tokens: int, steps: leviathan.Steps, costs: 
     """Speedups of decoding, each with one assumption less than the one before.
 
     "formula": Leviathan's. "positions": with the steps that these texts take, in place of expectations. "widths": with
-    a large step at its cost by width. "loop": with what the loop adds to every step of either model.
+    a large step at its cost by width. "loop": with what the loop adds to every step of either model; known where the
+    small one writes alone.
     """
     c, one = costs.small / costs.large[1], costs.large[1]
-    around = {"small": costs.small_token - costs.small, "large": costs.large_token - one}
     models_ms = steps.milliseconds(costs.small, costs.large)
-    loop_ms = steps.small * around["small"] + steps.n_large * around["large"]
-    return {
+    found = {
         "formula": leviathan.speedup(alpha, g, c),
         "positions": tokens / (steps.small * c + steps.n_large),
         "widths": tokens * one / models_ms,
-        "loop": tokens * costs.large_token / (models_ms + loop_ms),
     }
+    if costs.small_token is not None:
+        loop_ms = steps.small * (costs.small_token - costs.small) + steps.n_large * (costs.large_token - one)
+        found["loop"] = tokens * costs.large_token / (models_ms + loop_ms)
+    return found

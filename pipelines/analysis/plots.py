@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.analysis.tables import SERIES, Content, metric_title, series
+from pipelines.analysis.tables import SERIES, Content, ablated, metric_title, series, ways
 from pipelines.evaluation.plots import INK, MARKERS, empty_figure, svg_text
 from pipelines.evaluation.plots import SERIES as COLOURS
 
@@ -22,6 +22,7 @@ def by_position(content: Content) -> str:
     """Acceptance along the outputs; bars: how many texts reach that far."""
     parts = content["agreement"]["by_position"]
     figure, axes = empty_figure(WIDTH, 3.6)
+    sure = "guessed" if "guessed" in content["agreement"] else "confidence"
     middles = [(part["first"] + part["last"]) / 2 + 1 for part in parts]
     most = parts[0]["positions"]
     size = parts[0]["last"] - parts[0]["first"] + 1
@@ -33,9 +34,7 @@ def by_position(content: Content) -> str:
         alpha=0.25,
         label="positions there are",
     )
-    for index, (name, label) in enumerate(
-        (("alpha", "alpha"), ("plain_alpha", "alpha, plain"), ("confidence", "confidence"))
-    ):
+    for index, (name, label) in enumerate((("alpha", "alpha"), ("plain_alpha", "alpha, plain"), ("confidence", sure))):
         axes.plot(middles, [part[name] for part in parts], label=label, **_style(index))
     axes.set_xlabel("position in the large model's output")
     axes.set_ylim(0, 1.02)
@@ -93,8 +92,7 @@ def draft_lengths(content: Content) -> str:
     points = content["draft_lengths"]["points"]
     lengths = [point["draft_length"] for point in points]
     figure, axes = empty_figure(WIDTH, 4.4)
-    lines = ("formula", "positions", "widths", "loop")
-    for index, way in enumerate(lines):
+    for index, way in enumerate(ways(content)):
         speedups = [point["predicted_speedup"][way] for point in points]
         axes.plot(lengths, speedups, label=way, linestyle="--", **_style(index, hollow=True))
     measured = [point["latency"]["decode_only"]["speedup"] for point in points]
@@ -145,7 +143,7 @@ def mixing(content: Content) -> str:
 def ablation(content: Content) -> str:
     """Quality against time: BigLittle whole, and without either half."""
     figure, axes = empty_figure(WIDTH, 4.4)
-    for index, name in enumerate(("both", "no_rollback", "no_fallback")):
+    for index, name in enumerate(ablated(content)):
         entries = series(content, name)
         times = [1 / entry["latency"]["speedup"]["value"] for entry in entries]
         scores = [entry["quality"]["score"] for entry in entries]

@@ -26,6 +26,7 @@ SECTIONS = (
     "draft_lengths",
     "baselines",
     "systems",
+    "left_out",
     "provenance",
 )
 

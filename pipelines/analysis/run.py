@@ -14,19 +14,22 @@ from datasets import Dataset
 
 import bild
 from bild.policies.base import Policy
+from bild.sources.base import DraftSource
 from pipelines.analysis.agreement import agreement
 from pipelines.analysis.costs import SOURCES, step_costs
 from pipelines.analysis.lossless import Costs, by_draft_length
 from pipelines.analysis.settings import LOSSLESS, MIXING, AnalysisSettings, System
+from pipelines.analysis.tables import SERIES
 from pipelines.data.task import Task
 from pipelines.decoding import scoring
 from pipelines.decoding.decode import Decoding, decode_rows, in_chunks, source_ids
+from pipelines.decoding.grid import possible
 from pipelines.decoding.pair import Pair, pair_key
 from pipelines.decoding.positions import FORMAT, Positions, score
 from pipelines.decoding.rows import DecodedRow
 from pipelines.decoding.store import ChunkStore
 from pipelines.evaluation import latency, measures, provenance, results
-from pipelines.evaluation.run import BASELINES, LABELS, Settings, quality_entry
+from pipelines.evaluation.run import LABELS, Settings, baselines, quality_entry
 from pipelines.evaluation.timings import Timing, TimingLog
 from pipelines.files import write_json
 from pipelines.models.fingerprint import key
@@ -54,14 +57,17 @@ class Analysis:
         self._inputs = source_ids(dataset["source"], pair.tokenizer, task)
         self._timed = latency.chosen_rows(len(self._inputs), settings.latency_limit)
         self._decoder = pair.decoder(decoding)
+        self._guesses = isinstance(pair.small, DraftSource) and not pair.small.has_head
 
     def run(self, systems: Sequence[System], asked: AnalysisSettings) -> Analyzed:
         """Do what is not done yet, and put the numbers together."""
-        policies = {**BASELINES, **{system.name: system.policy for system in systems}}
+        alone = baselines(self._pair)
+        systems, left_out = self._possible(systems)
+        policies = {**alone, **{system.name: system.policy for system in systems}}
         log = TimingLog(self._settings.cache / "timing" / self._log_key(policies))
         with log.held():
             _say("each model alone")
-            decoded = {name: self._decode(policy, LABELS[name]) for name, policy in BASELINES.items()}
+            decoded = {name: self._decode(policy, LABELS[name]) for name, policy in alone.items()}
             _say("both models on every position of what the large one writes")
             positions = self._positions(decoded["large"])
             _say(f"{len(systems)} systems")
@@ -71,9 +77,9 @@ class Analysis:
                 decoded[system.name] = self._decode(system.policy, system.name, rows)
             _say("step costs")
             steps = self._steps(decoded["large"], asked.draft_length + 1, log)
-            timed = {system.name: system.policy for system in systems if system.series != MIXING}
-            _say(f"time, one by one, of {len(timed) + len(BASELINES)} systems")
-            timings = latency.measure(self._decoder, {**BASELINES, **timed}, self._inputs, self._timed, log)
+            shown = {**alone, **{one.name: one.policy for one in systems if one.series != MIXING}}
+            _say(f"time, one by one, of {len(shown)} systems")
+            timings = latency.measure(dict.fromkeys(shown, self._decoder), shown, self._inputs, self._timed, log)
         by_method = {
             name: sorted((one for one in timings if one.method == name), key=lambda one: one.row) for name in policies
         }
@@ -89,17 +95,17 @@ class Analysis:
                 "timed_examples": len(self._timed),
                 "timing_processes": len({timing.process for timing in timings}),
             },
-            "agreement": agreement(positions, asked.bins, seed),
+            "agreement": agreement(positions, asked.bins, seed, self._guesses),
             "steps": steps,
-            "alone_ms_per_token": (alone := _alone(by_method, decoded)),
+            "alone_ms_per_token": (ms := _ms_per_token(by_method, decoded, list(alone))),
             "draft_lengths": by_draft_length(
                 [positions[row] for row in self._timed],
                 sorted(lossless),
                 self._decoder.decoding.max_new_tokens,
-                Costs.of(steps, alone),
+                Costs.of(steps, ms),
                 lossless,
             ),
-            "baselines": {name: entries[name] for name in BASELINES},
+            "baselines": {name: entries[name] for name in alone},
             "systems": [
                 {
                     "series": one.series,
@@ -110,8 +116,20 @@ class Analysis:
                 for one in systems
                 if one.series != LOSSLESS
             ],
+            "left_out": left_out,
         }
         return Analyzed(content, log)
+
+    def _possible(self, systems: Sequence[System]) -> tuple[list[System], list[str]]:
+        """The systems of every series that can be run whole, and why each of the others cannot."""
+        reasons: dict[str, str] = {}
+        for system in systems:
+            _, told = possible([system.policy], [SERIES[system.series]], self._decoder.check)
+            for reason in told:
+                reasons.setdefault(system.series, reason)
+        for reason in reasons.values():
+            print(f"left out: {reason}", flush=True)
+        return [system for system in systems if system.series not in reasons], list(reasons.values())
 
     def _log_key(self, policies: Mapping[str, Policy]) -> str:
         """Times of another machine, or of another number of threads, do not belong beside these."""
@@ -131,8 +149,8 @@ class Analysis:
         def answer(rows: Sequence[int]) -> list[Positions]:
             return score(self._decoder, [self._inputs[row] for row in rows], [large[row].tokens for row in rows])
 
-        alone = [self._key(policy) for policy in BASELINES.values()]
-        store = ChunkStore(self._settings.cache / "positions" / key(alone, SCORING), FORMAT)
+        both = [self._key(policy) for policy in (bild.LargeOnly(), bild.Speculative())]
+        store = ChunkStore(self._settings.cache / "positions" / key(both, SCORING), FORMAT)
         rows = range(len(self._inputs))
         return in_chunks(rows, self._inputs, answer, self._settings.batch_size, store, "positions")
 
@@ -172,10 +190,12 @@ class Analysis:
         return entries
 
 
-def _alone(timings: Mapping[str, list[Timing]], decoded: Mapping[str, Mapping[int, DecodedRow]]) -> dict[str, float]:
-    """Milliseconds per step of each model alone, encoders left out."""
+def _ms_per_token(
+    timings: Mapping[str, list[Timing]], decoded: Mapping[str, Mapping[int, DecodedRow]], roles: Sequence[str]
+) -> dict[str, float]:
+    """Milliseconds per step of each of these models alone, encoders left out."""
     found = {}
-    for role in BASELINES:
+    for role in roles:
         counts = measures.counts([decoded[role][timing.row] for timing in timings[role]])
         found[role] = float(measures.decode_only(timings[role]).sum()) / counts[f"{role}_steps"]
     return found

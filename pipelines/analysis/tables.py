@@ -12,10 +12,19 @@ from pipelines.evaluation.table import METRIC_TITLES, Column, number, percent, p
 
 Content = dict[str, Any]
 SERIES = {
+    "lossless": "lossless decoding",
     "both": "fallback and rollback",
     "no_rollback": "without rollback",
     "no_fallback": "without fallback",
     "mixing": "oracle",
+}
+ABLATED = ("both", "no_rollback", "no_fallback")
+KNOWN = {
+    "confidence": "confidence: mean of the small model's largest probability",
+    "right": "right: share of its first choices that the large model writes",
+    "calibration_error": "calibration error: mean distance of the two, bin by bin",
+    "guessed": "guessed: share of positions at which there is a guess",
+    "accepted_if_guessed": "chance that a guess stands",
 }
 TOLERATED = 0.3  # points of quality
 WAYS = {
@@ -37,16 +46,16 @@ class Table:
 
 
 def all_tables(content: Content) -> dict[str, Table]:
-    """By the name that the report knows them by."""
-    return {
-        "agreement": agreement(content),
-        "reliability": reliability(content),
-        "steps": steps(content),
-        "tokens": tokens(content),
-        "speedups": speedups(content),
-        "mixing": mixing(content),
-        "ablation": ablation(content),
-    }
+    """By the name that the report knows them by; those of what this pair can do."""
+    made = {"agreement": agreement(content)}
+    if "by_confidence" in content["agreement"]:
+        made["reliability"] = reliability(content)
+    made |= {"steps": steps(content), "tokens": tokens(content), "speedups": speedups(content)}
+    if series(content, "mixing"):
+        made["mixing"] = mixing(content)
+    if ablated(content):
+        made["ablation"] = ablation(content)
+    return made
 
 
 def print_all(content: Content) -> None:
@@ -61,11 +70,9 @@ def agreement(content: Content) -> Table:
     lines = [
         ("alpha: chance that a drafted token stands", interval(found["alpha"], 3)),
         ("the same of the plain distributions, on the same texts", interval(found["plain_alpha"], 3)),
-        ("share of positions at which both models have the same first choice", interval(found["same_choice"], 3)),
-        ("confidence: mean of the small model's largest probability", number(found["confidence"], 3)),
-        ("right: share of its first choices that the large model writes", number(found["right"], 3)),
-        ("calibration error: mean distance of the two, bin by bin", number(found["calibration_error"], 3)),
-        ("c: a step of the small model in steps of the large one", interval(content["steps"]["c"], 3)),
+        ("share of positions at which both sides have the same first choice", interval(found["same_choice"], 3)),
+        *((title, number(found[name], 3)) for name, title in KNOWN.items() if name in found),
+        ("c: a step of what drafts in steps of the large model", interval(content["steps"]["c"], 3)),
     ]
     columns = [
         Column("figure", "", lambda line: line[0]),
@@ -123,7 +130,7 @@ def speedups(content: Content) -> Table:
     """Lossless decoding: speedups, predicted and measured; the fastest measured one is marked."""
     columns = [
         _draft_length(),
-        *(_way(way, meaning) for way, meaning in WAYS.items()),
+        *(_way(way, WAYS[way]) for way in ways(content)),
         Column(
             "measured",
             "speedup of decoding over the large model alone, with its 95 % interval",
@@ -160,7 +167,7 @@ def mixing(content: Content) -> Table:
 def ablation(content: Content) -> Table:
     """BigLittle with one of its halves taken away, beside both models alone."""
     entries = [*content["baselines"].values()]
-    entries += [entry for name in ("both", "no_rollback", "no_fallback") for entry in series(content, name)]
+    entries += [entry for name in ablated(content) for entry in series(content, name)]
     columns = [
         Column("system", "", _system),
         *_quality(content),
@@ -181,6 +188,16 @@ def ablation(content: Content) -> Table:
 def series(content: Content, name: str) -> list[dict[str, Any]]:
     """The systems of one series, by what varies in it."""
     return sorted((one for one in content["systems"] if one["series"] == name), key=lambda one: one["setting"])
+
+
+def ablated(content: Content) -> list[str]:
+    """The series of the ablation that this pair can do."""
+    return [name for name in ABLATED if series(content, name)]
+
+
+def ways(content: Content) -> list[str]:
+    """The predictions of a speedup that can be made of this pair."""
+    return list(content["draft_lengths"]["points"][0]["predicted_speedup"])
 
 
 def enough_share(content: Content) -> float | None:

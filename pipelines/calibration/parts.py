@@ -58,7 +58,8 @@ def assemble(config: DictConfig) -> Parts:
         )
     decoder = pair.decoder(written)
     decoder.check(LARGE.policy)
-    fine, reasons = possible(candidates, [policy_label(point.policy) for point in candidates], decoder)
+    names = [policy_label(point.policy) for point in candidates]
+    fine, reasons = possible(candidates, names, lambda point: decoder.check(point.policy))
     for reason in reasons:
         print(f"left out: {reason}", flush=True)
     print(f"grid   {counted(len(fine), 'point')}")

@@ -55,7 +55,9 @@ class Writer:
     def timed(self, points: Sequence[Point], log: TimingLog) -> list[list[Timing]]:
         """By point, what each of the timed rows took, one by one, all points taking turns on every row."""
         policies = {str(place): point.policy for place, point in enumerate(points)}
-        timings = latency.measure(self._decoder, policies, self._inputs, self._timed_rows(), log)
+        timings = latency.measure(
+            dict.fromkeys(policies, self._decoder), policies, self._inputs, self._timed_rows(), log
+        )
         by_name = {name: [timing for timing in timings if timing.method == name] for name in policies}
         return [sorted(by_name[name], key=lambda timing: timing.row) for name in policies]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from datasets import Dataset
@@ -15,10 +16,11 @@ from pipelines.comparison.systems import Point
 from pipelines.data.task import Task
 from pipelines.decoding.decode import Decoding
 from pipelines.decoding.grid import possible
-from pipelines.decoding.pair import Pair
+from pipelines.decoding.pair import Pair, drafted_by
 from pipelines.evaluation.results import policy_fields
 from pipelines.evaluation.run import Settings, baselines, measure
 from pipelines.evaluation.timings import TimingLog
+from pipelines.models.sources import SourceConfig
 
 KEPT = ("method", "quality", "counts", "rates", "latency", "predicted_speedup")  # of a method's numbers
 
@@ -45,26 +47,28 @@ def compare(
     """Measure every point at every temperature (0 = greedy). What cannot decode at one is left out there, by name."""
     panels: list[dict[str, Any]] = []
     logs = []
+    pair_of = _Pairs(pair, task)
     for temperature in temperatures:
         written = replace(decoding, do_sample=temperature > 0, temperature=temperature)
-        decoder = pair.decoder(written)
-        fine, reasons = possible(points, [point.name for point in points], decoder)
+        fine, reasons = possible(points, [point.name for point in points], partial(pair_of.check, written))
         for reason in reasons:
             print(f"left out: {reason}", flush=True)
         named = {point.name: point for point in fine}
         policies = {**baselines(pair), **{name: point.policy for name, point in named.items()}}
         print(f"temperature {temperature:g}: {len(policies)} methods", flush=True)
-        done = measure(pair, task, dataset, policies, written, settings)
+        others = {name: pair_of(point) for name, point in named.items() if point.drafts is not None}
+        done = measure(pair, task, dataset, policies, written, settings, others)
         logs.append(done.timing_log)
         methods = []
         for entry in done.content["methods"]:
             point = named.get(entry["method"])
-            told = {"system": entry["method"], "setting": "", "policy": None, "label": entry["label"]}
+            told = {"system": entry["method"], "setting": "", "policy": None, "drafts": None, "label": entry["label"]}
             if point is not None:
                 told = {
                     "system": point.system,
                     "setting": point.setting,
                     "policy": policy_fields(point.policy),
+                    "drafts": asdict(others[point.name].described["small"]) if point.name in others else None,
                     "label": point.name,
                 }
             methods.append({**told, **{name: entry[name] for name in KEPT}})
@@ -80,3 +84,25 @@ def compare(
         )
     models = {role: asdict(model) for role, model in pair.described.items()}
     return Compared({"models": models, "panels": panels}, logs)
+
+
+class _Pairs:
+    """The pair that a point is decoded with: the same large model for all, and what the point's system brings to draft
+    for it, which is made once."""
+
+    def __init__(self, pair: Pair, task: Task) -> None:
+        self._pair = pair
+        self._task = task
+        self._made: dict[SourceConfig, Pair] = {}
+
+    def __call__(self, point: Point) -> Pair:
+        """Raises ``UserError`` where what drafts cannot be made for this model."""
+        if point.drafts is None:
+            return self._pair
+        if point.drafts not in self._made:
+            self._made[point.drafts] = drafted_by(self._pair, point.drafts, self._task)
+        return self._made[point.drafts]
+
+    def check(self, decoding: Decoding, point: Point) -> None:
+        """Raise ``UserError`` unless the point can decode in this way."""
+        self(point).decoder(decoding).check(point.policy)

@@ -3,9 +3,9 @@ knows no policy by name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
@@ -13,19 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from bild.policies.base import Policy
 from pipelines.cli import UserError
 from pipelines.decoding.config import instantiated
-from pipelines.decoding.decode import Decoder
 
 TARGET = "_target_"
 
 
-class HasPolicy(Protocol):
-    """A point of any grid."""
-
-    @property
-    def policy(self) -> Policy: ...
-
-
-Point = TypeVar("Point", bound=HasPolicy)
+Point = TypeVar("Point")
 
 
 def expanded(node: DictConfig, name: str) -> Iterator[tuple[Policy, dict[str, Any]]]:
@@ -40,20 +32,27 @@ def expanded(node: DictConfig, name: str) -> Iterator[tuple[Policy, dict[str, An
     fields = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else {}
     if TARGET not in fields:
         raise UserError(f"{name}: names no policy; write {{{TARGET}: bild.BigLittle, fallback: [0.5, 0.7]}}")
-    if not _is_policy(fields[TARGET]):
+    if not is_a(Policy, fields[TARGET]):
         raise UserError(f"{name}: {fields[TARGET]} is no policy; give a class of bild, such as bild.BigLittle")
+    yield from combinations(fields, name)
+
+
+def combinations(fields: Mapping[str, Any], name: str) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """What a node makes for every combination of the values that its fields list, and the fields of each."""
     values = [value if isinstance(value, list) else [value] for value in fields.values()]
     for combination in product(*values):
         made_of = dict(zip(fields, combination, strict=True))
         yield instantiated(OmegaConf.create({name: made_of}), name), made_of
 
 
-def possible(points: Sequence[Point], names: Sequence[str], decoder: Decoder) -> tuple[list[Point], list[str]]:
-    """The points that these models can decode with in this mode, and why each of the others cannot, by its name."""
+def possible(
+    points: Sequence[Point], names: Sequence[str], check: Callable[[Point], object]
+) -> tuple[list[Point], list[str]]:
+    """The points that pass a check that raises ``UserError``, and why each of the others does not, by its name."""
     fine, reasons = [], []
     for point, name in zip(points, names, strict=True):
         try:
-            decoder.check(point.policy)
+            check(point)
         except UserError as error:
             reasons.append(f"{name}: {error}")
         else:
@@ -61,9 +60,9 @@ def possible(points: Sequence[Point], names: Sequence[str], decoder: Decoder) ->
     return fine, reasons
 
 
-def _is_policy(target: object) -> bool:
-    """Whether a dotted path leads to a class of policies."""
+def is_a(kind: type, target: object) -> bool:
+    """Whether a dotted path leads to a class of this kind."""
     try:
-        return issubclass(get_class(str(target)), Policy)
+        return issubclass(get_class(str(target)), kind)
     except (ImportError, ValueError):
         return False

@@ -6,8 +6,9 @@ Knows how models are described; knows nothing about how texts are decoded or sco
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from omegaconf import DictConfig
@@ -23,6 +24,9 @@ from pipelines.decoding.decode import Decoder, Decoding
 from pipelines.decoding.prompts import check_fit
 from pipelines.files import ROOT
 from pipelines.models.fingerprint import decoding_key, key, model_hash, source_hash, tokenizer_hash
+
+if TYPE_CHECKING:
+    from pipelines.models.sources import SourceConfig
 
 # float16 is missing on purpose: it overflows in nearly every T5.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -87,12 +91,23 @@ def load_pair(config: DictConfig, task: Task, roles: Sequence[str] = ("large", "
     check_fit({role: one.model for role, one in loaded.items()}, task)
     models = {role: one.model.to(device=device, dtype=dtype).eval() for role, one in loaded.items()}
     described = {role: describe(models[role], one.path, one.note, one.shortlist) for role, one in loaded.items()}
-    if drafts is None:
-        listed = loaded["small"].shortlist if "small" in loaded else None
-        return Pair(models.get("large"), models.get("small"), tokenizers[0], described, listed)
-    made = drafts.load(loaded["large"], task)
-    described["small"] = describe_source(made.source, drafts.name, made.note)
-    return Pair(models["large"], made.source, tokenizers[0], described)
+    listed = loaded["small"].shortlist if "small" in loaded else None
+    pair = Pair(models.get("large"), models.get("small"), tokenizers[0], described, listed)
+    return pair if drafts is None else drafted_by(pair, drafts, task)
+
+
+def drafted_by(pair: Pair, drafts: SourceConfig, task: Task) -> Pair:
+    """The same large model with something that is no model in place of the small one.
+
+    Raises:
+        UserError: what drafts is made of something that is not there, or does not belong to this model.
+    """
+    from pipelines.models.loading import LoadedModel
+
+    large = pair.described["large"]
+    made = drafts.load(LoadedModel(pair.large, pair.tokenizer, large.path, large.note), task)
+    small = describe_source(made.source, drafts.name, made.note)
+    return replace(pair, small=made.source, described={"large": large, "small": small}, shortlist=None)
 
 
 def pair_key(pair: Pair, policy: Policy, inputs: Sequence[list[int]], decoding: Decoding, batch_size: int) -> str:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from bild.api import Call
+from bild.engine.runner import Runner
 from bild.processors import process
-from bild.tensors import fit_vocabulary
+from bild.tensors import fit_vocabulary, spread
 from bild.types import Scores
 from pipelines.decoding.decode import Decoder
 from pipelines.decoding.runners import open_runners
@@ -25,8 +26,8 @@ BUDGET = 2**24  # logits scored at once (64 MB in float32, of which there are a 
 
 @dataclass(frozen=True)
 class Positions:
-    """One output, position by position. p is the large model's distribution, q the small one's; *tempered* is what
-    tokens are drawn from (one-hot when greedy), *plain* the softmax of the logits."""
+    """One output, position by position. p is the large model's distribution, q that of what drafts (a guess is
+    one-hot); *tempered* is what tokens are drawn from (one-hot when greedy), *plain* the softmax of the logits."""
 
     overlap: list[float]
     """sum over tokens of min(p, q), tempered: the chance that a drafted token is accepted there"""
@@ -70,10 +71,7 @@ def score(decoder: Decoder, inputs: Sequence[list[int]], outputs: Sequence[list[
     found = []
     for start in range(width - 1, tokens.shape[1] - 1, step):
         fed = tokens[:, start : min(start + step, tokens.shape[1] - 1)]
-        views = {
-            name: _scores(runner.extend(fed, [fed.shape[1]] * len(fed)), call, tokens, start, vocabulary)
-            for name, runner in runners.items()
-        }
+        views = {role: _scores(_read(runner, fed, vocabulary), call, tokens, start) for role, runner in runners.items()}
         found.append(compare(views["large"], views["small"], tokens[:, start + 1 : start + 1 + fed.shape[1]]))
     by_row = torch.cat(found, dim=1).cpu()
     lengths = counts.sum(1).tolist()
@@ -81,7 +79,8 @@ def score(decoder: Decoder, inputs: Sequence[list[int]], outputs: Sequence[list[
 
 
 def compare(large: Scores, small: Scores, written: Tensor) -> Tensor:
-    """Scores of (B, W) positions and the (B, W) tokens written there to (B, W, 6), in the order of ``FIELDS``."""
+    """Scores of (B, W) positions and the (B, W) tokens written there to (B, W, 6), in the order of ``FIELDS``. Where a
+    draft source has nothing to propose all of them are 0: nothing is accepted there."""
     top = small.processed.argmax(-1)
     p, q = (_of(scores.tempered, written) for scores in (large, small))
     columns = [
@@ -93,16 +92,24 @@ def compare(large: Scores, small: Scores, written: Tensor) -> Tensor:
         small.confidence,
         _of(large.tempered, top),
     ]
-    return torch.stack(columns, dim=-1)
+    silent = (small.processed == -torch.inf).all(-1, keepdim=True)
+    return torch.stack(columns, dim=-1).masked_fill(silent, 0.0)
 
 
 def _of(probs: Tensor, tokens: Tensor) -> Tensor:
     return probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
 
-def _scores(logits: Tensor, call: Call, tokens: Tensor, start: int, vocabulary: int) -> Scores:
+def _read(runner: Runner, fed: Tensor, vocabulary: int) -> Tensor:
+    """(B, W, V) logits over the large model's vocabulary of what follows each of the (B, W) tokens."""
+    logits = runner.extend(fed, [fed.shape[1]] * len(fed))
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    listed = runner.listed
+    return fit_vocabulary(logits, vocabulary) if listed is None else spread(logits, listed, vocabulary)
+
+
+def _scores(raw: Tensor, call: Call, tokens: Tensor, start: int) -> Scores:
     """What follows each of the (B, W) tokens from column ``start`` on, seen as the round loop sees it."""
-    raw = fit_vocabulary(logits.to(torch.promote_types(logits.dtype, torch.float32)), vocabulary)
     first = torch.full((len(raw),), start + 1, device=raw.device)
     processed = process(call.logits_processor, raw, tokens, first, torch.full_like(first, raw.shape[1]))
     return Scores(raw=raw, processed=processed, sampler=call.sampler)

@@ -1,4 +1,4 @@
-"""The runners of both models, prefilled with some sources, as the round loop would use them."""
+"""The runners of a pair, prefilled with some sources, as the round loop would use them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pipelines.decoding.decode import Decoder
 
 
 def open_runners(decoder: Decoder, inputs: Sequence[list[int]], max_new_tokens: int) -> tuple[Call, dict[str, Runner]]:
-    """The call (prompt, sampler, logits processors) and the runners "large" and "small", in this order, of B sources.
+    """The call (prompt, sampler, logits processors) and the runners "small" and "large" of B sources, in the order in
+    which they must be fed: as in a round, what drafts reads first. Runners that share what they cache rely on it.
 
     Raises:
         UserError: what the decoder finds wrong with models or input.
@@ -24,7 +25,7 @@ def open_runners(decoder: Decoder, inputs: Sequence[list[int]], max_new_tokens: 
             *decoder.models.values(),
             ids,
             attention_mask=mask,
-            policy=bild.BigLittle(),
+            policy=bild.Speculative(),
             max_new_tokens=max_new_tokens,
             do_sample=options.do_sample,
             temperature=options.temperature,
@@ -35,4 +36,4 @@ def open_runners(decoder: Decoder, inputs: Sequence[list[int]], max_new_tokens: 
         _, runners = begin(call)
     except ValueError as error:
         raise UserError(str(error)) from error
-    return call, runners
+    return call, {role: runners[role] for role in ("small", "large")}

@@ -79,7 +79,7 @@ def chosen_rows(n_rows: int, limit: int | None) -> list[int]:
 
 
 def measure(
-    decoder: Decoder,
+    decoders: Mapping[str, Decoder],
     policies: Mapping[str, Policy],
     inputs: Sequence[list[int]],
     rows: Sequence[int],
@@ -91,6 +91,7 @@ def measure(
     seen for the first time. The order of methods rotates from row to row.
 
     Args:
+        decoders: by method, who decodes with it.
         policies: the methods by name, baselines included.
         inputs: token ids of every source of the split.
         rows: indices of those to time.
@@ -101,13 +102,14 @@ def measure(
     pending = [row for row in rows if row not in finished]
     if not pending:
         return timings
-    _warm(decoder, policies, inputs, pending)
+    _warm(decoders, policies, inputs, pending)
     progress = tqdm(pending, desc="timing, one by one", unit="row", dynamic_ncols=True, leave=False)
     with no_garbage_collection():
         for index, row in enumerate(progress):
             names = list(policies)
             turn = index % len(names)
-            new = [_time(decoder, policies[name], name, inputs, row) for name in names[turn:] + names[:turn]]
+            order = names[turn:] + names[:turn]
+            new = [_time(decoders[name], policies[name], name, inputs, row) for name in order]
             log.append(new)
             timings += new
             gc.collect()
@@ -123,13 +125,18 @@ def _time(decoder: Decoder, policy: Policy, name: str, inputs: Sequence[list[int
     return Timing(row, name, 1000 * seconds, 1000 * clock.seconds, kept_tokens(out.trace[0]))
 
 
-def _warm(decoder: Decoder, policies: Mapping[str, Policy], inputs: Sequence[list[int]], rows: Sequence[int]) -> None:
+def _warm(
+    decoders: Mapping[str, Decoder],
+    policies: Mapping[str, Policy],
+    inputs: Sequence[list[int]],
+    rows: Sequence[int],
+) -> None:
     """One untimed example of every source length by every method."""
     one_per_length = {len(inputs[row]): row for row in rows}
     progress = tqdm(one_per_length.values(), desc="warming up", unit="row", dynamic_ncols=True, leave=False)
     for row in progress:
-        for policy in policies.values():
-            decoder.run(policy, *decoder.pad([inputs[row]]), [row])
+        for name, policy in policies.items():
+            decoders[name].run(policy, *decoders[name].pad([inputs[row]]), [row])
 
 
 @contextmanager

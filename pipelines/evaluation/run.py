@@ -5,7 +5,7 @@ Knows a loaded pair, a task's rows and a policy; knows nothing about Hydra, tabl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def evaluate(
 ) -> Evaluated:
     """Decode, score and time a policy beside the large model alone, and the small one if it writes alone."""
     policies = methods(policy, pair)
-    measured = measure(pair, task, dataset, policies, decoding, settings)
+    measured = measure(pair, task, dataset, policies, decoding, settings, others={})
     content = measured.content | {"policy": results.policy_fields(policy)}
     content["run"] |= {"policy_method": next(name for name, one in policies.items() if one == policy)}
     texts = list(zip(dataset["source"], dataset["target"], strict=True))
@@ -86,27 +86,33 @@ def measure(
     policies: Mapping[str, Policy],
     decoding: Decoding,
     settings: Settings,
+    others: Mapping[str, Pair],
 ) -> Measured:
     """Decode, score and time any number of methods by name, ``baselines`` among them.
 
     Every method writes the whole split in batches (kept in ``settings.cache`` by fingerprint, so that a sweep writes
     its baselines once); then all of them decode the timed examples one by one, taking turns.
+
+    Args:
+        others: pairs of the same large model, of the methods that another small side than the pair's drafts for.
     """
     inputs = source_ids(dataset["source"], pair.tokenizer, task)
     rows = latency.chosen_rows(len(inputs), settings.latency_limit)
+    pairs = {**dict.fromkeys(policies, pair), **others}
+    decoders = {name: one.decoder(decoding) for name, one in pairs.items()}
+    for name, policy in policies.items():
+        decoders[name].check(policy)
     decoder = pair.decoder(decoding)
-    for policy in policies.values():
-        decoder.check(policy)
     decoder.check_room(inputs)
-    keys = {name: pair_key(pair, one, inputs, decoding, settings.batch_size) for name, one in policies.items()}
+    keys = {name: pair_key(pairs[name], one, inputs, decoding, settings.batch_size) for name, one in policies.items()}
     # Times of another machine, or of another number of threads, do not belong beside these.
     log = TimingLog(settings.cache / "timing" / key(keys, rows, provenance.machine()))
     with log.held():
         decoded = {}
         for name, one in policies.items():
             store = ChunkStore(settings.cache / "decoded" / keys[name])
-            decoded[name] = decode_rows(decoder, one, inputs, settings.batch_size, store, _label(name, one))
-        timed = latency.measure(decoder, policies, inputs, rows, log)
+            decoded[name] = decode_rows(decoders[name], one, inputs, settings.batch_size, store, _label(name, one))
+        timed = latency.measure(decoders, policies, inputs, rows, log)
     timings = {name: sorted((t for t in timed if t.method == name), key=lambda t: t.row) for name in policies}
     content = {
         "models": {role: asdict(model) for role, model in pair.described.items()},
@@ -118,7 +124,7 @@ def measure(
             "timed_examples": len(rows),
             "timing_processes": len({timing.process for timing in timed}),
         },
-        **_numbers(policies, decoded, timings, task, dataset, decoder.eos, decoding.seed),
+        **_numbers(policies, decoded, timings, task, dataset, decoder.eos, decoding.seed, others),
     }
     return Measured(content, decoded, timings, log)
 
@@ -160,6 +166,7 @@ def _numbers(
     dataset: Dataset,
     eos: Sequence[int],
     seed: int,
+    others: Collection[str],
 ) -> dict[str, Any]:
     """The sections "methods" and "cost_ratio"."""
     c = _cost_ratio(decoded, timings)
@@ -180,7 +187,8 @@ def _numbers(
                 "written_by": measures.written_by(decoded[name]),
                 "rates": measures.rates(decoded[name], decoded["large"], eos),
                 "latency": measures.latency(timings[name], decoded[name], timings["large"], seed),
-                "predicted_speedup": measures.predicted_speedup(total, c),
+                # The cost of a small step is that of the pair's small side, not of what drafts for the others.
+                "predicted_speedup": None if name in others else measures.predicted_speedup(total, c),
             }
         )
     return {"methods": entries, "cost_ratio": c}

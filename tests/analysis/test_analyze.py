@@ -212,9 +212,43 @@ def test_ablations_are_of_big_little(quick):
         analyzed(*(word for word in quick if not word.startswith("bild.")), "bild=large_only")
 
 
-def test_an_analysis_is_of_two_models(quick):
-    with pytest.raises(UserError, match="small=prompt_lookup: an analysis compares two models"):
-        analyzed(*(word for word in quick if not word.startswith("small.")), "small=prompt_lookup")
+def test_a_model_and_its_own_first_layers(quick, tmp_path, capsys):
+    """They have distributions, so everything can be said of them."""
+    analyzed(*(word for word in quick if not word.startswith("small.")), "small=early_exit")
+    content = written(tmp_path)
+    check_numbers(content)
+    check_ends_of_mixing(content)
+    assert content["left_out"] == []
+    assert content["models"]["small"]["name"] == "early_exit"
+    check_page(content, Path(capsys.readouterr().out.splitlines()[-1]))
+
+
+def test_what_can_be_said_of_guesses(quick, tmp_path, capsys):
+    """Acceptance, costs and predictions; nothing of confidence, of a small model alone, or of unverified drafts."""
+    analyzed(*(word for word in quick if not word.startswith("small.")), "small=prompt_lookup")
+    content = written(tmp_path)
+    found = content["agreement"]
+    assert {"confidence", "right", "calibration_error", "by_confidence"}.isdisjoint(found)
+    assert 0 < found["guessed"] <= 1
+    assert found["alpha"]["value"] == pytest.approx(found["guessed"] * found["accepted_if_guessed"])
+    assert list(content["baselines"]) == list(content["alone_ms_per_token"]) == ["large"]
+    assert content["systems"] == []
+    for point in content["draft_lengths"]["points"]:
+        assert point["rates"]["exact_match_with_large"] == 1
+        counted = point["rates"]["mean_accepted_length"]
+        assert point["predicted_tokens_per_large_step"]["positions"] == pytest.approx(counted)
+        assert list(point["predicted_speedup"]) == ["formula", "positions", "widths"]
+    assert [reason.partition(": ")[0] for reason in content["left_out"]] == [
+        *("fallback and rollback", "without rollback", "without fallback", "oracle")
+    ]
+    out = capsys.readouterr().out
+    assert "left out: oracle: PromptLookup" in out
+    assert "can confidence be believed" not in out
+    page, text = checked(Path(out.splitlines()[-1])), Path(out.splitlines()[-1]).read_text()
+    assert page.count["svg"] == len(report.PLOTS) - len(report.OPTIONAL)
+    assert "What drafts only guesses" in text
+    assert "Left out: without fallback" in text
+    assert ">guessed<" in text
 
 
 def test_a_result_is_whole_and_of_its_kind(tmp_path):

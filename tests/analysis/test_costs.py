@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import pytest
 
+import bild
+from bild.engine.t5.state import T5State
 from pipelines.analysis import costs
 from pipelines.decoding.decode import Decoder, Decoding
 
 PROBES = [("small", 1), ("large", 1), ("large", 2)]
 
 
-def test_probes_take_turns_and_the_first_round_warms(monkeypatch):
-    clock, taken = [0.0], []
+def test_probes_take_turns_and_the_first_round_warms():
+    taken = []
 
     def step(probe):
         taken.append(probe)
         # The first round is slow, as anything is that is done for the first time.
-        clock[0] += (9 if len(taken) <= 3 else 1) * {"small": 0.001, "large": 0.010}[probe[0]] * probe[1]
+        return (9 if len(taken) <= 3 else 1) * {"small": 1.0, "large": 10.0}[probe[0]] * probe[1]
 
-    monkeypatch.setattr(costs, "now", lambda device: clock[0])
-    times = costs._take_turns(PROBES, step, None)
+    times = costs._take_turns(PROBES, step)
     assert taken[:3] == PROBES
     assert taken[3:6] == [*PROBES[1:], PROBES[0]]
     assert all(len(one) == costs.REPEATS for one in times.values())
@@ -65,3 +66,26 @@ def test_steps_of_a_pair_are_taken_back(pair, tokenizer, engine, monkeypatch):
     assert figures["turns"] == 4
     assert [entry["width"] for entry in figures["large"]] == [1, 2, 3, 4, 5, 6]
     assert all(entry["ms"] > 0 for entry in figures["large"])
+
+
+@pytest.mark.parametrize("source", [bild.EarlyExit(1), bild.PromptLookup()])
+def test_a_large_step_follows_a_draft(pair, tokenizer, source, monkeypatch):
+    """What the small side has read of it is not read again: of first layers, all but the last token."""
+    monkeypatch.setattr(costs, "REPEATS", 1)
+    read = []
+    monkeypatch.setattr(T5State, "step", spied(T5State.step, read))
+    decoder = Decoder(pair.large, source, tokenizer, Decoding(max_new_tokens=3, engine="static"))
+    figures = costs.step_costs(decoder, [[5, 6, 1]], [[5, 6, 7, 8]], widest=4)
+    assert [entry["width"] for entry in figures["large"]] == [1, 2, 3, 4]
+    # The last round ends with the widest step and the small one. First layers: a draft of three, its last token, all
+    # four through the layers above; then the small step.
+    expected = [3, 1, 4, 1] if isinstance(source, bild.EarlyExit) else [1, 2, 3, 4]
+    assert read[-4:] == expected
+
+
+def spied(real, widths):
+    def step(self, tokens, lengths, counted):
+        widths.append(max(counted))
+        return real(self, tokens, lengths, counted)
+
+    return step

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 
 import bild
+from bild.engine.truncated import truncated
 from bild.sampling import Sampler
 from bild.types import Scores
 from pipelines.decoding import positions
@@ -75,6 +79,46 @@ def test_every_position_is_as_in_transformers_own_forward(pair, tokenizer, datas
         expected = positions.compare(*views, torch.tensor([tokens]))[0].numpy()
         found = np.array([getattr(row, name) for name in positions.FIELDS]).T
         np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["static", "hf"])
+def test_first_layers_are_scored_as_a_model_of_their_own(pair, tokenizer, dataset, task, engine, monkeypatch):
+    """Also in several passes, where both depths of the model go on from what they share."""
+    monkeypatch.setattr(positions, "BUDGET", 2 * len(dataset) * pair.large.config.vocab_size)
+    decoder, inputs, written = scored(replace(pair, small=bild.EarlyExit(1)), tokenizer, dataset, task, {}, engine)
+    alone = Decoder(pair.large, truncated(pair.large, 1), tokenizer, decoder.decoding)
+    for one, other in zip(positions.score(decoder, inputs, written), score_apart(alone, inputs, written), strict=True):
+        for name in positions.FIELDS:
+            np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-4)
+
+
+def score_apart(decoder, inputs, written):
+    """Through transformers' own forward, which shares nothing."""
+    for source, tokens in zip(inputs, written, strict=True):
+        before = torch.tensor([[0, *tokens[:-1]]])
+        with torch.no_grad():
+            logits = [
+                model(input_ids=torch.tensor([source]), decoder_input_ids=before).logits
+                for model in decoder.models.values()
+            ]
+        large, small = (Scores(raw=one, processed=one, sampler=Sampler()) for one in logits)
+        yield positions.Positions(*positions.compare(large, small, torch.tensor([tokens]))[0].T.tolist())
+
+
+@pytest.mark.parametrize("decoding", [{}, {"do_sample": True}])
+def test_guesses_are_one_hot_where_there_are_any(pair, tokenizer, dataset, task, decoding):
+    decoder, inputs, written = scored(pair, tokenizer, dataset, task, decoding)
+    table = {one: two for row in written for one, two in pairwise(row)}
+    guessing = Decoder(pair.large, bild.Bigram(table), tokenizer, decoder.decoding)
+    rows = positions.score(guessing, inputs, written)
+    for row, tokens in zip(rows, written, strict=True):
+        guesses = [table.get(token) for token in [0, *tokens[:-1]]]
+        assert row.confidence == [float(guess is not None) for guess in guesses]
+        assert row.kept == [float(guess == token) for guess, token in zip(guesses, tokens, strict=True)]
+        assert row.overlap == pytest.approx(row.right)
+        if not decoding:
+            assert row.overlap == row.kept == row.agrees
+    assert {value for row in rows for value in row.confidence} == {0.0, 1.0}
 
 
 def test_little_memory_gives_the_same(pair, tokenizer, dataset, task, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import bild
+from bild.policies.calm import CONFIDENCES
 from pipelines import compare
 from pipelines.cli import UserError
 from pipelines.comparison import plots, tables
@@ -75,6 +76,59 @@ def test_every_system_at_every_temperature(command, tmp_path, capsys):
     assert not list((tmp_path / "results" / "cache" / "timing").iterdir())
 
 
+EXIT = {"_target_": "pipelines.models.sources.EarlyExit", "name": "early_exit", "layers": 1}
+LOOKUP = {"_target_": "pipelines.models.sources.PromptLookup", "name": "lookup", "max_ngram": 2, "min_ngram": 1}
+BIGRAM = {"_target_": "pipelines.models.sources.Bigram", "name": "b", "texts": "auto", "outputs": "no", "limit": None}
+SOURCED = {
+    "alone": {"_target_": "bild.SmallOnly", "small": EXIT},
+    "early_exit": {"_target_": "bild.BigLittle", "small": {**EXIT, "layers": [1, 2]}, "fallback": [0, 2]},
+    "exact": {"_target_": "bild.Speculative", "small": EXIT},
+    "calm": {"_target_": "bild.Calm", "threshold": [0, 2]},
+    "lookup": {"_target_": "bild.Speculative", "small": LOOKUP},
+    "bigram": {"_target_": "bild.Speculative", "small": BIGRAM},
+    "pair": {"_target_": "bild.Speculative"},
+}
+
+
+def test_systems_that_bring_what_drafts_for_them(command, tmp_path):
+    words = [word for word in command if not word.startswith("+systems")]
+    given = composed("compare", *words, "temperatures=[0]")
+    OmegaConf.set_struct(given, False)
+    compare.main(OmegaConf.merge(given, {"systems": SOURCED}))
+    [panel] = found(tmp_path / "results")[1]["panels"]
+    by_name = {entry["method"]: entry for entry in panel["methods"]}
+    assert [one for one in by_name if one not in ("large", "small")] == [
+        *("alone", "early exit 1, 0", "early exit 1, 2", "exact", "calm 0", "calm 2", "lookup", "pair")
+    ]
+    for name in ("exact", "calm 2", "lookup", "pair"):
+        assert by_name[name]["rates"]["exact_match_with_large"] == 1
+    exit_alone, all_drafts, none = by_name["alone"], by_name["early exit 1, 0"], by_name["early exit 1, 2"]
+    assert exit_alone["counts"]["large_steps"] == 0
+    assert exit_alone["quality"]["score"] != by_name["small"]["quality"]["score"]
+    assert all_drafts["counts"]["drafted"] > none["counts"]["drafted"] == 0
+    assert by_name["exact"]["counts"] != by_name["pair"]["counts"]  # another side drafts
+    assert by_name["calm 0"]["rates"]["mean_layers"] == 1
+    assert (exit_alone["drafts"]["name"], by_name["lookup"]["drafts"]["name"]) == ("early_exit", "lookup")
+    assert by_name["pair"]["drafts"] is by_name["large"]["drafts"] is None
+    assert by_name["pair"]["predicted_speedup"] > 0
+    assert by_name["exact"]["predicted_speedup"] is None  # c is the small model's
+    too_deep, no_table = panel["left_out"][:-1], panel["left_out"][-1]
+    assert [reason.partition(":")[0] for reason in too_deep] == ["early exit 2, 0", "early exit 2, 2"]
+    assert all("must leave out a layer" in reason for reason in too_deep)
+    assert no_table.startswith("bigram: the bigram table is counted in training targets, but")
+
+
+def test_the_plane_with_a_model_that_can_be_left_early():
+    config = composed("compare", "experiment=compare_early_exit", "task=multi30k")
+    made = points(config.systems)
+    assert len({point.name for point in made}) == len(made)
+    brought = {point.system: point.drafts for point in made if point.drafts is not None}
+    assert brought.keys() == {"prompt_lookup", "bigram", "first_layer_alone", "early_exit", "early_exit_exact"}
+    assert brought["early_exit"].layers in config.large.exits
+    assert {point.policy.confidence for point in made if point.system.startswith("calm")} == set(CONFIDENCES)
+    assert brought["bigram"].outputs == "checkpoints/multi30k/tiny-large-early-exit-outputs"
+
+
 def test_a_killed_comparison_goes_on(command, tmp_path, monkeypatch):
     decoded = []
     real = latency._time
@@ -122,7 +176,7 @@ def test_what_mode_or_pair_cannot_do_is_left_out_by_name(pair):  # noqa: F811
 
     def left(pair, **sampling):
         decoder = Decoder(pair.large, pair.small, pair.tokenizer, Decoding(max_new_tokens=4, **sampling))
-        return possible(made, [point.name for point in made], decoder)
+        return possible(made, [point.name for point in made], lambda point: decoder.check(point.policy))
 
     assert left(pair) == (made, [])
     assert left(pair, do_sample=True, temperature=0.0) == (made, [])
@@ -143,6 +197,9 @@ def test_what_mode_or_pair_cannot_do_is_left_out_by_name(pair):  # noqa: F811
         ("+systems.speculative.lenience=[0.5,2]", "systems.speculative: lenience=2 must be in"),
         ("systems.speculative.draft_length=[2,x]", "systems.speculative: draft_length=x must be"),
         ("+systems.x={_target_: bild.PromptLookup}", "systems.x: bild.PromptLookup is no policy"),
+        ("+systems.speculative.small={_target_: bild.EarlyExit}", "systems.speculative.small: is no draft source"),
+        ("+systems.speculative.small=tiny-small", "systems.speculative.small: is no draft source"),
+        ("systems.prompt_lookup.small.max_ngram=[2,0]", "max_ngram=0 must be"),
         ("temperatures=[]", r"temperatures=\[\]: give a list of numbers"),
         ("temperatures=[0,-1]", "give a list of numbers"),
         ("temperatures=1", "temperatures=1: give a list"),

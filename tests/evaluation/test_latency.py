@@ -36,7 +36,7 @@ def calls(decoder, monkeypatch):
 
 
 def measured(decoder, rows, log):
-    return latency.measure(decoder, POLICIES, INPUTS, rows, log)
+    return latency.measure(dict.fromkeys(POLICIES, decoder), POLICIES, INPUTS, rows, log)
 
 
 @pytest.fixture
