@@ -83,7 +83,7 @@ SOURCED = {
     "alone": {"_target_": "bild.SmallOnly", "small": EXIT},
     "early_exit": {"_target_": "bild.BigLittle", "small": {**EXIT, "layers": [1, 2]}, "fallback": [0, 2]},
     "exact": {"_target_": "bild.Speculative", "small": EXIT},
-    "calm": {"_target_": "bild.Calm", "threshold": [0, 2]},
+    "calm": {"_target_": "bild.Calm", "threshold": [0, 2], "decay": None},
     "lookup": {"_target_": "bild.Speculative", "small": LOOKUP},
     "bigram": {"_target_": "bild.Speculative", "small": BIGRAM},
     "pair": {"_target_": "bild.Speculative"},
