@@ -1,8 +1,8 @@
 """Put the tables of committed results into README.md: ``python -m pipelines.readme``.
 
 A table stands between ``<!-- results: PATH [PATH ...] -->`` and ``<!-- end of results -->``; the paths are JSON files
-of ``pipelines.evaluate`` or ``pipelines.align``, or one of ``pipelines.calibrate``, ``pipelines.compare`` or
-``benchmarks.latency``. The numbers come from these files alone.
+of ``pipelines.evaluate`` or ``pipelines.align``, or one of ``pipelines.calibrate``, ``pipelines.compare``,
+``pipelines.analyze`` or ``benchmarks.latency``. The numbers come from these files alone.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ def with_tables(text: str) -> str:
             table = alignment_table(first)
         elif first["kind"] == "comparison":
             table = comparison_table(first)
+        elif first["kind"] == "analysis":
+            table = analysis_table(first)
         elif first["kind"] == "coverage":
             table = coverage_table(first)
         elif first["kind"] == "benchmark":
@@ -87,6 +89,16 @@ def comparison_table(content: dict[str, Any]) -> str:
         columns[0] = replace(columns[0], title=tables.heading(panel))
         text += _table(columns, tables.fastest_rows(panel)) + "\n"
     return f"{text}{_provenance({**content, 'run': content['panels'][0]['run']})}\n"
+
+
+def analysis_table(content: dict[str, Any]) -> str:
+    """How alike a pair is, its speedups by draft length as predicted and measured, and what the report says of both."""
+    from pipelines.analysis import report, tables
+
+    shown = tables.all_tables(content)
+    words = [report.verdict(content), *([report.mixing_words(content)] if "mixing" in shown else [])]
+    text = "".join(_table(shown[name].columns, shown[name].entries) + "\n" for name in ("agreement", "speedups"))
+    return f"{text}{' '.join(words)}\n\n{_provenance(content)}\n"
 
 
 def _table(columns: Sequence[Column], entries: Sequence[Any]) -> str:

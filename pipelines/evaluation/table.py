@@ -92,6 +92,11 @@ def detail_columns() -> list[Column]:
             "written tokens per pass of the large model",
             rate("mean_accepted_length", lambda value: number(value, 2)),
         ),
+        Column(
+            "layers per token",
+            "decoder layers of the large model per written token, where a token may leave before the last",
+            lambda entry: number(entry["rates"].get("mean_layers"), 2),  # older results lack it
+        ),
         Column("fallbacks", "share of rounds whose draft low confidence ended", rate("fallback_rate", percent)),
         Column("rollbacks", "share of rounds in which a drafted token was replaced", rate("rollback_rate", percent)),
     ]

@@ -245,6 +245,12 @@ def test_nothing_is_accepted_where_nobody_checks(sweep):
     assert accepted.read(ours) == table.percent(ours["rates"]["acceptance"])
 
 
+def test_layers_are_told_where_tokens_may_leave_early():
+    layers = next(column for column in table.detail_columns() if column.title == "layers per token")
+    shown = [layers.read({"rates": rates}) for rates in ({"mean_layers": 2.345}, {"mean_layers": None}, {})]
+    assert shown == ["2.35", table.NOTHING, table.NOTHING], "older results do not have it"
+
+
 def test_an_interrupted_measurement_is_told(sweep, tmp_path):
     one = variant(sweep[0], 1.0, 1.0)
     assert dict(report.common_facts(one.content))["timed"] == "4 examples, one at a time, float32 on cpu"
