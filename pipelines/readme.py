@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipelines.evaluation.table import Column
 
 README = Path("README.md")
-DETAILS = ("speedup, decoder", "accepted", "tokens per large step")
+DETAILS = ("speedup, decoder", "accepted", "tokens per large step", "layers per token")
 BLOCK = re.compile(r"(<!-- results: (?P<paths>.+?) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 
@@ -61,9 +61,9 @@ def markdown(paths: Sequence[Path]) -> str:
     from pipelines.evaluation import results, table
 
     found = results.find(paths)
-    details = [column for column in table.detail_columns() if column.title in DETAILS]
-    columns = [*table.main_columns(found[0].content["task"]["metric"]), *details]
-    body = _table(columns, [line.entry for line in table.lines(found)])
+    entries = [line.entry for line in table.lines(found)]
+    details = [column for column in table.detail_columns(entries) if column.title in DETAILS]
+    body = _table([*table.main_columns(found[0].content["task"]["metric"]), *details], entries)
     return f"{body}\n{_provenance(found[0].content)}\n"
 
 

@@ -121,7 +121,7 @@ def _section(group: Sequence[Result]) -> dict[str, Any]:
         "several": several,
         "count": len(group),
         "main": cells(table.main_columns(task["metric"]), entries, marked),
-        "details": cells(table.detail_columns(), entries, marked),
+        "details": cells(table.detail_columns(entries), entries, marked),
         "quality_latency": Markup(plots.quality_latency(group)) if several else None,
         "distribution": Markup(plots.latency_distribution(_milliseconds(shown, rows))),
         "who_wrote": Markup(plots.who_wrote(shown.content["methods"])),

@@ -272,7 +272,7 @@ def _telling_fields(policy: object) -> list[tuple[str, str]]:
     for field in fields(policy):
         value = getattr(policy, field.name)
         # A threshold may be given as a whole number.
-        if isinstance(value, float) or isinstance(field.default, float):
+        if isinstance(value, float) or (isinstance(field.default, float) and value is not None):
             told.append((field.name, f"{value:g}"))
         elif value != field.default or field.metadata.get("told", False):
             told.append((field.name, str(value)))

@@ -75,13 +75,13 @@ def main_columns(metric: str) -> list[Column]:
     ]
 
 
-def detail_columns() -> list[Column]:
-    """How a method came to its speed."""
+def detail_columns(entries: Sequence[dict[str, Any]]) -> list[Column]:
+    """How these methods came to their speed."""
 
     def rate(name: str, show: Callable[[float | None], str]) -> Callable[[dict[str, Any]], str]:
         return lambda entry: show(entry["rates"][name])
 
-    return [
+    columns = [
         Column("method", "who decodes", lambda entry: entry["label"]),
         Column("median ms", "time per example, half are faster", lambda e: number(e["latency"]["median_ms"], 1)),
         Column("p90 ms", "time per example, nine of ten are faster", lambda e: number(e["latency"]["p90_ms"], 1)),
@@ -92,14 +92,13 @@ def detail_columns() -> list[Column]:
             "written tokens per pass of the large model",
             rate("mean_accepted_length", lambda value: number(value, 2)),
         ),
-        Column(
-            "layers per token",
-            "decoder layers of the large model per written token, where a token may leave before the last",
-            lambda entry: number(entry["rates"].get("mean_layers"), 2),  # older results lack it
-        ),
         Column("fallbacks", "share of rounds whose draft low confidence ended", rate("fallback_rate", percent)),
         Column("rollbacks", "share of rounds in which a drafted token was replaced", rate("rollback_rate", percent)),
     ]
+    if any(_layers(entry) is not None for entry in entries):
+        meaning = "decoder layers of the large model per written token; none where each takes all of them"
+        columns.append(Column("layers per token", meaning, lambda entry: number(_layers(entry), 2)))
+    return columns
 
 
 def lines(results: Sequence[Result]) -> list[Line]:
@@ -145,8 +144,9 @@ def print_tables(results: Sequence[Result]) -> None:
         titles = (f"{task['name']}, {task['split']}, {counted(task['examples'], 'example')}", "how it came about")
         shown = lines(group)
         bold = [index for index, line in enumerate(shown) if line.is_policy]
-        for title, columns in zip(titles, (main_columns(task["metric"]), detail_columns()), strict=True):
-            print_table(title, columns, [line.entry for line in shown], bold)
+        entries = [line.entry for line in shown]
+        for title, columns in zip(titles, (main_columns(task["metric"]), detail_columns(entries)), strict=True):
+            print_table(title, columns, entries, bold)
 
 
 def print_table(title: str, columns: Sequence[Column], entries: Sequence[dict[str, Any]], bold: Sequence[int]) -> None:
@@ -182,6 +182,11 @@ def speedup(interval: dict[str, float], is_unit: bool) -> str:
     if is_unit:
         return "1.00x"
     return f"{interval['value']:.2f}x ({interval['low']:.2f}–{interval['high']:.2f})"
+
+
+def _layers(entry: dict[str, Any]) -> float | None:
+    layers: float | None = entry["rates"].get("mean_layers")  # older results lack it
+    return layers
 
 
 def _accepted(entry: dict[str, Any]) -> str:

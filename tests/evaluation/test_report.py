@@ -237,7 +237,7 @@ def test_lost_examples_are_told_before_any_table(sweep, tmp_path, capsys):
 
 
 def test_nothing_is_accepted_where_nobody_checks(sweep):
-    accepted = next(column for column in table.detail_columns() if column.title == "accepted")
+    accepted = next(column for column in table.detail_columns([]) if column.title == "accepted")
     small, ours = sweep[0].method("small"), sweep[0].method("policy")
     assert small["rates"]["acceptance"] is None
     assert accepted.read(small) == table.NOTHING
@@ -246,9 +246,11 @@ def test_nothing_is_accepted_where_nobody_checks(sweep):
 
 
 def test_layers_are_told_where_tokens_may_leave_early():
-    layers = next(column for column in table.detail_columns() if column.title == "layers per token")
-    shown = [layers.read({"rates": rates}) for rates in ({"mean_layers": 2.345}, {"mean_layers": None}, {})]
-    assert shown == ["2.35", table.NOTHING, table.NOTHING], "older results do not have it"
+    early, whole, older = ({"rates": rates} for rates in ({"mean_layers": 2.345}, {"mean_layers": None}, {}))
+    layers = table.detail_columns([whole, early, older])[-1]
+    assert layers.title == "layers per token"
+    assert [layers.read(entry) for entry in (early, whole, older)] == ["2.35", table.NOTHING, table.NOTHING]
+    assert layers.title not in [column.title for column in table.detail_columns([whole, older])]
 
 
 def test_an_interrupted_measurement_is_told(sweep, tmp_path):
