@@ -40,6 +40,7 @@ def test_a_threshold_given_as_a_whole_number_is_told_too():
     assert name(bild.BigLittle(rollback=2)) == name(bild.BigLittle(rollback=2.0))
     assert "rollback=2" in results.policy_label(bild.BigLittle(rollback=2))
     assert results.policy_label(bild.SpeculativeCascade(alpha=1)) == "SpeculativeCascade rule=chow alpha=1"
+    assert results.policy_label(bild.Calm(threshold=1, decay=None)) == "Calm threshold=1 decay=None"
 
 
 def test_a_long_name_is_one_that_file_systems_take():
