@@ -69,7 +69,8 @@ def test_sampling_is_that_of_one_batch():
     keywords = {"policy": POLICIES[0], "max_new_tokens": 8, "do_sample": True}
     batch = bild.generate(*pair(3), ids, attention_mask=mask, generator=torch.Generator().manual_seed(1), **keywords)
     many = bild.generate_many(*pair(3), rows(3), batch_size=2, generator=torch.Generator().manual_seed(1), **keywords)
-    for index, out in many:
+    for row, (index, out) in zip(range(len(LENGTHS)), many, strict=True):
+        assert index == row
         tokens = out.stats[0].tokens
         assert batch.stats[index].tokens == tokens
         assert out.sequences[0].equal(batch.sequences[index, : 1 + tokens])

@@ -12,8 +12,9 @@ import pytest
 
 import bild
 from pipelines import calibrate
-from pipelines.calibration import record
+from pipelines.calibration import record, study
 from pipelines.calibration.bounds import upper_bound
+from pipelines.calibration.risks import Disagreement, PerExample, Written
 from pipelines.calibration.rows import divided
 from pipelines.cli import UserError
 from pipelines.data.task import fingerprint
@@ -326,20 +327,38 @@ def test_mistakes_are_one_line_before_any_model_loads(words, override, message, 
     assert "\n" not in str(error.value)
 
 
-def test_a_study_of_coverage(words, capsys):
+class Larger(PerExample):
+    """A loss that is another one when the models change places."""
+
+    title = "share of texts with the larger sum of ids"
+
+    def losses(self, large: Written, policy: Written) -> np.ndarray:
+        pairs = zip(large.tokens, policy.tokens, strict=True)
+        return np.array([float(sum(ours) > sum(theirs)) for theirs, ours in pairs])
+
+
+def test_a_study_of_coverage(words, capsys, monkeypatch):
     """It has an infinite threshold in its curve, which JSON cannot hold as a number."""
-    checks = "coverage.checks=[{risk: {_target_: pipelines.calibration.risks.Disagreement}, max_drops: [0.5, 0.95]}]"
-    calibrate.main(composed("calibrate", *words, "coverage.resplits=20", checks))
+    real, studied = study.coverage, []
+    monkeypatch.setattr(study, "coverage", lambda *given: studied.append(given) or real(*given))
+    risks = ((Disagreement, "[0.5, 0.95]"), (Larger, "[0.9]"))
+    each = (f"{{risk: {{_target_: {kind.__module__}.{kind.__name__}}}, max_drops: {drops}}}" for kind, drops in risks)
+    checks = f"coverage.checks=[{', '.join(each)}]"
+    calibrate.main(composed("calibrate", *words, "coverage.resplits=20", "selection_share=0.25", checks))
     assert not BESIDE.exists()
     file = Path(capsys.readouterr().out.splitlines()[-1])
     assert file == Path("results/made/calibrate-large-small-coverage.json")
     content = json.loads(file.read_text())
     assert content["kind"] == "coverage"
     assert content["pool"]["examples"] == 2 * ROWS
-    assert (content["draws"]["selection"], content["draws"]["test"]) == (16, 16)
-    assert [check["max_drop"] for check in content["checks"]] == [0.5, 0.95]
-    for check in content["checks"]:
-        assert 0 <= check["bound"]["held"] <= 1
-        assert check["bound"]["lossy"] <= 1
+    assert (content["draws"]["selection"], content["draws"]["test"]) == (8, 24)
+    assert [check["max_drop"] for check in content["checks"]] == [0.5, 0.95, 0.9]
+    assert [check["delta"] for check in content["checks"]] == [0.1] * 3
+    for pool, draws, risk, *_ in studied:
+        assert (draws.selection, draws.test) == (8, 24)
+        told = [point["risks"][type(risk).__name__] for point in content["curve"]]
+        assert [losses.mean() for losses in pool.losses] == pytest.approx(told)
+        assert max(told) > 0
+    assert content["checks"][1]["bound"]["lossy"] == 1, "24 rows are enough for a bound of 0.95"
     assert content["curve"][-1]["bild"]["rollback"] == "inf"
     assert all(math.isfinite(point["risks"]["Disagreement"]) for point in content["curve"])

@@ -49,6 +49,27 @@ def test_the_truth_is_the_pool_s_and_the_rows_left_out_are_not_drawn(pool: Pool)
     assert found["held_out"] < found["held"]
 
 
+def test_every_part_of_a_draw_has_rows_of_its_own() -> None:
+    """A row's loss is its number: what was estimated or bounded tells which rows it was."""
+    seen: list[np.ndarray] = []
+
+    class Watched(Disagreement):
+        def estimate(self, losses: np.ndarray) -> float:
+            seen.append(losses)
+            return super().estimate(losses)
+
+    rows = np.arange(1000) / 1000
+    pool = Pool(losses=[np.zeros(1000), rows], milliseconds=[2.0, 1.0], lossless=[True, False])
+    draws = Draws(resplits=1, selection=200, test=300, seed=0)
+    coverage(pool, draws, Watched(), 0.9, 0.1)
+    parts = {len(losses): set(losses.tolist()) for losses in seen if losses.any()}
+    assert parts.pop(1000) == set(rows.tolist())
+    proposed, tested = parts.pop(200), parts.pop(300)
+    [left_out] = parts.values()
+    assert left_out == set(rows.tolist()) - proposed - tested
+    assert not proposed <= tested
+
+
 def test_a_study_is_repeatable(pool: Pool) -> None:
     few = Draws(resplits=20, selection=50, test=50, seed=3)
     assert coverage(pool, few, Disagreement(), 0.1, 0.1) == coverage(pool, few, Disagreement(), 0.1, 0.1)
