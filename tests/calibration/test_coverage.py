@@ -1,11 +1,12 @@
 """The study itself: right rules pass it, wrong ones fail."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from pipelines.calibration.coverage import Draws, Pool, coverage
+from pipelines.calibration.coverage import Draws, Pool, _summary, coverage
 from pipelines.calibration.risks import Disagreement
 
 DRAWS = Draws(resplits=300, selection=100, test=150, seed=0)
@@ -58,6 +59,10 @@ def test_every_part_of_a_draw_has_rows_of_its_own() -> None:
             seen.append(losses)
             return super().estimate(losses)
 
+        def bound(self, losses: np.ndarray, delta: float) -> float:
+            assert (len(losses), delta) == (300, 0.1)
+            return super().bound(losses, delta)
+
     rows = np.arange(1000) / 1000
     pool = Pool(losses=[np.zeros(1000), rows], milliseconds=[2.0, 1.0], lossless=[True, False])
     draws = Draws(resplits=1, selection=200, test=300, seed=0)
@@ -68,6 +73,15 @@ def test_every_part_of_a_draw_has_rows_of_its_own() -> None:
     [left_out] = parts.values()
     assert left_out == set(rows.tolist()) - proposed - tested
     assert not proposed <= tested
+
+
+@pytest.mark.parametrize(("held", "passed"), [(270, True), (263, True), (258, False), (240, False)])
+def test_a_share_that_chance_explains_at_5_percent_passes(held: int, passed: bool) -> None:
+    outcomes = {"held": np.arange(300) < held}
+    found = _summary(outcomes, 0.1)
+    exact = sum(math.comb(300, hits) * 0.9**hits * 0.1 ** (300 - hits) for hits in range(held + 1))
+    assert found["p_value"] == pytest.approx(exact)
+    assert found["passed"] == passed == (exact >= 0.05)
 
 
 def test_a_study_is_repeatable(pool: Pool) -> None:
