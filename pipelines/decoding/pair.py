@@ -91,8 +91,8 @@ def load_pair(config: DictConfig, task: Task, roles: Sequence[str] = ("large", "
         listed = loaded["small"].shortlist if "small" in loaded else None
         return Pair(models.get("large"), models.get("small"), tokenizers[0], described, listed)
     made = drafts.load(loaded["large"], task)
-    described["small"] = describe_source(made.source, drafts.name, made.note)
-    return Pair(models["large"], made.source, tokenizers[0], described)
+    described["small"] = describe_source(made.source, drafts.name, made.note, made.shortlist)
+    return Pair(models["large"], made.source, tokenizers[0], described, made.shortlist)
 
 
 def pair_key(pair: Pair, policy: Policy, inputs: Sequence[list[int]], decoding: Decoding, batch_size: int) -> str:
@@ -115,14 +115,20 @@ def describe(model: PreTrainedModel, path: str, note: str, shortlist: Sequence[i
         note=note,
         parameters=model.num_parameters(),
         dtype=str(model.dtype).removeprefix("torch."),
-        weights=weights if shortlist is None else key(weights, list(shortlist)),
+        weights=_restricted(weights, shortlist),
     )
 
 
-def describe_source(source: DraftSource, name: str, note: str) -> Described:
+def describe_source(source: DraftSource, name: str, note: str, shortlist: Sequence[int] | None = None) -> Described:
     """What a result says of something that drafts in place of a small model."""
     alone = "" if source.writes_alone else "; it only drafts, so there is no small alone"
-    return Described(name, path=None, note=note + alone, parameters=0, dtype=None, weights=source_hash(source))
+    weights = _restricted(source_hash(source), shortlist)
+    return Described(name, path=None, note=note + alone, parameters=0, dtype=None, weights=weights)
+
+
+def _restricted(weights: str, shortlist: Sequence[int] | None) -> str:
+    """The hash of what drafts from a shortlist."""
+    return weights if shortlist is None else key(weights, list(shortlist))
 
 
 def check_tokenizers(large: PreTrainedTokenizerBase, small: PreTrainedTokenizerBase) -> None:
