@@ -16,8 +16,9 @@ from pipelines.data.task import Task
 from pipelines.decoding.decode import Decoding
 from pipelines.decoding.grid import possible
 from pipelines.decoding.pair import Pair
+from pipelines.evaluation.bench import Settings
 from pipelines.evaluation.results import policy_fields
-from pipelines.evaluation.run import Settings, baselines, measure
+from pipelines.evaluation.run import baselines, measure
 from pipelines.evaluation.timings import TimingLog
 
 KEPT = ("method", "quality", "counts", "rates", "latency", "predicted_speedup")  # of a method's numbers

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,27 +18,15 @@ from bild.policies.base import Policy
 from bild.sources.base import DraftSource
 from pipelines.data.task import Task, fingerprint
 from pipelines.decoding import scoring
-from pipelines.decoding.decode import Decoding, count_cut, decode_rows, source_ids
-from pipelines.decoding.pair import Pair, pair_key
+from pipelines.decoding.decode import Decoding, count_cut
+from pipelines.decoding.pair import Pair
 from pipelines.decoding.rows import DecodedRow
-from pipelines.decoding.store import ChunkStore
-from pipelines.evaluation import latency, measures, provenance, results
+from pipelines.evaluation import measures, results
+from pipelines.evaluation.bench import Bench, Settings
 from pipelines.evaluation.timings import Timing, TimingLog
-from pipelines.models.fingerprint import key
 
 BASELINES: dict[str, Policy] = {"large": bild.LargeOnly(), "small": bild.SmallOnly()}
 LABELS = {"large": "large alone", "small": "small alone"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How an evaluation is run, apart from what is decoded."""
-
-    batch_size: int
-    latency_limit: int | None
-    """examples to time; None = all"""
-    cache: Path
-    """folder of decoded texts and of timings in progress"""
 
 
 @dataclass(frozen=True)
@@ -92,33 +79,21 @@ def measure(
     Every method writes the whole split in batches (kept in ``settings.cache`` by fingerprint, so that a sweep writes
     its baselines once); then all of them decode the timed examples one by one, taking turns.
     """
-    inputs = source_ids(dataset["source"], pair.tokenizer, task)
-    rows = latency.chosen_rows(len(inputs), settings.latency_limit)
-    decoder = pair.decoder(decoding)
+    bench = Bench(pair, task, dataset, decoding, settings)
     for policy in policies.values():
-        decoder.check(policy)
-    decoder.check_room(inputs)
-    keys = {name: pair_key(pair, one, inputs, decoding, settings.batch_size) for name, one in policies.items()}
-    # Times of another machine, or of another number of threads, do not belong beside these.
-    log = TimingLog(settings.cache / "timing" / key(keys, rows, provenance.machine()))
+        bench.decoder.check(policy)
+    log = bench.log({name: bench.key(one) for name, one in policies.items()})
     with log.held():
-        decoded = {}
-        for name, one in policies.items():
-            store = ChunkStore(settings.cache / "decoded" / keys[name])
-            decoded[name] = decode_rows(decoder, one, inputs, settings.batch_size, store, _label(name, one))
-        timed = latency.measure(decoder, policies, inputs, rows, log)
-    timings = {name: sorted((t for t in timed if t.method == name), key=lambda t: t.row) for name in policies}
+        decoded = {name: bench.written(one, _label(name, one)) for name, one in policies.items()}
+        timings = bench.timed(policies, log)
     content = {
         "models": {role: asdict(model) for role, model in pair.described.items()},
         "decoding": asdict(decoding),
         "run": {
-            "device": decoder.device.type,
-            "batch_size": settings.batch_size,
-            "shortened": count_cut(dataset["source"], inputs, pair.tokenizer, task),
-            "timed_examples": len(rows),
-            "timing_processes": len({timing.process for timing in timed}),
+            **bench.described(timings.values()),
+            "shortened": count_cut(dataset["source"], bench.inputs, pair.tokenizer, task),
         },
-        **_numbers(policies, decoded, timings, task, dataset, decoder.eos, decoding.seed),
+        **_numbers(policies, decoded, timings, task, dataset, bench.decoder.eos, decoding.seed),
     }
     return Measured(content, decoded, timings, log)
 
