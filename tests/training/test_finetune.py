@@ -127,7 +127,7 @@ def test_a_training_with_exits_leaves_what_its_lower_layers_may_draft(overrides,
     deep = ["model.architecture.num_decoder_layers=2", "train.exits={1: 1, 2: 1}"]
     finetune_here(*overrides, *deep, f"out={out}", "train.max_steps=1", "train.evaluate_every=1")
     tokenizer = AutoTokenizer.from_pretrained(out)
-    rows = tokenizer(tiny.pairs(44)["target"], max_length=12, truncation=True)["input_ids"]
+    rows = tokenizer(list(tiny.pairs(44)["target"]), max_length=12, truncation=True)["input_ids"]
     used = sorted({*tokenizer.all_special_ids, *(token for row in rows for token in row)})
     assert len(used) < len(tokenizer)
     told = f"{len(used)} tokens of {len(tokenizer)}"
