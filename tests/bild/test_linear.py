@@ -67,6 +67,13 @@ def test_weights_and_activations_are_rounded_to_the_nearest_unit():
     assert activations.abs().amax(-1).tolist() == [float(rounding.limit)] * 9
 
 
+@pytest.mark.parametrize(("vnni", "limit"), [(True, 127), (False, 63)])
+def test_without_an_8_bit_dot_product_activations_keep_7_bits(vnni, limit, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
+    units, _ = linear.RowRounding()(torch.tensor([[2.0, -2.0, 0.0]]))
+    assert (units.int() - (limit + 1)).tolist() == [[limit, -limit, 0]]
+
+
 @pytest.mark.parametrize("limit", [127, 63])
 def test_int8_does_not_overflow(limit, monkeypatch):
     monkeypatch.setattr(linear, "activation_limit", lambda: min(limit, 127 if torch.cpu._is_vnni_supported() else 63))
