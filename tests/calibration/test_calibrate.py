@@ -15,7 +15,8 @@ from pipelines import calibrate
 from pipelines.calibration import record, study
 from pipelines.calibration.bounds import upper_bound
 from pipelines.calibration.risks import Disagreement, PerExample, Written
-from pipelines.calibration.rows import divided
+from pipelines.calibration.rows import _spent, divided
+from pipelines.calibration.run import Wanted, _tested
 from pipelines.cli import UserError
 from pipelines.data.task import fingerprint
 from pipelines.decoding import decode
@@ -48,6 +49,7 @@ def test_it_promises_the_fastest_point_that_passes(done):
     assert (promise["max_drop"], promise["delta"]) == (0.95, 0.1)
     assert promise["bound"] == pytest.approx(upper_bound(promise["estimate"], ROWS // 2, 0.1))
     assert promise["estimate"] < promise["bound"] <= 0.95
+    assert f"with probability 0.9 over the draw of the {ROWS // 2} examples of the tests" in promise["statement"]
     assert not list((done.folder / "results/cache/timing").iterdir())
 
 
@@ -97,6 +99,16 @@ def test_rows_are_divided_by_chance_and_again_the_same():
     assert np.mean(first) == pytest.approx(500, abs=60)
     assert divided(1000, 0.3, 0) == (first, second)
     assert divided(1000, 0.3, 1) != (first, second)
+    assert {str(divided(4, 0.5, seed, spent=2)) for seed in range(9)} == {"([0, 1], [2, 3])"}
+
+
+def test_a_test_asks_for_the_bound_not_for_the_mean():
+    wanted = Wanted(risk=Disagreement(), max_drop=0.2, delta=0.1)
+    for rows, passed in ((16, False), (256, True)):
+        losses = np.arange(rows) < rows / 8
+        bound = upper_bound(1 / 8, rows, 0.1)
+        assert (bound <= 0.2) == passed
+        assert _tested(losses, wanted) == {"risk": 1 / 8, "bound": pytest.approx(bound), "passed": passed}
 
 
 def test_lossless_points_lose_nothing(done):
@@ -260,6 +272,11 @@ def test_where_there_are_too_many_of_them_the_promise_says_so(trained):
     assert content["split"]["spent"] == 28
     assert len([row for row in content["split"]["test"]["rows"] if row < 28]) == content["promise"]["not_fresh"] == 12
     assert "; 12 of these have helped to choose the checkpoints" in content["promise"]["statement"]
+
+
+def test_no_more_rows_are_spent_than_were_looked_at(trained, words):
+    folder = Path(trained(100)[-1].partition("=")[2])
+    assert _spent(folder, instantiated(composed("calibrate", *words), "task")) == ROWS - 4
 
 
 @pytest.mark.parametrize(
