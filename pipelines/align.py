@@ -17,7 +17,8 @@ def main(config: DictConfig) -> None:
     from pipelines.alignment.parts import assemble, method_identity, objective, refuse_other_training
     from pipelines.alignment.report import described
     from pipelines.alignment.result import conclude, result_file
-    from pipelines.alignment.run import greedy, leave_shortlist, training_rows
+    from pipelines.alignment.run import greedy, training_rows
+    from pipelines.models import shortlist
     from pipelines.training.identity import task_identity
     from pipelines.training.processes import is_main, say
     from pipelines.training.report import leave
@@ -48,7 +49,7 @@ def main(config: DictConfig) -> None:
         )
         leave(summary)
         if is_main():
-            leave_shortlist(summary.out, outputs, start.tokenizer, settings.shortlist_min_count)
+            shortlist.leave(summary.out, outputs.rows["tokens"], start.tokenizer, settings.shortlist_min_count)
             conclude(config, parts, outputs, held_out, summary, file)
 
 

@@ -5,6 +5,7 @@ Knows nothing about models, tasks or policies.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -22,6 +23,7 @@ from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 GRACE = 5  # seconds in which a launcher that has lost one process ends the others
 ALIKE = 0.7  # how much two words must have in common, from 0 to 1, for one to be taken for the other misspelt
 
@@ -125,6 +127,9 @@ def explained(error: Exception, config_name: str) -> str | None:
         return first_line(error).removeprefix("UserError raised while resolving interpolation: ")
     if str(error).startswith("Config group override must be a string"):  # Hydra's bare ValueError
         return _without_choice()
+    if isinstance(error, OSError) and error.errno in NO_ROOM:  # those who write mostly do not say where
+        where = "" if error.filename is None else f"{error.filename}: "
+        return f"{where}{os.strerror(error.errno)}; make room on the disk, and run the same command again"
     if isinstance(error, OSError) and error.filename is not None:  # without a file it is not about the disk
         return f"{error.filename}: {error.strerror}; choose another path, or mend its permissions"
     return None

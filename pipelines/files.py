@@ -32,7 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         sync(path.parent)
     except OSError as error:
-        if error.filename == str(temporary):
+        if error.filename in (None, str(temporary)):  # None where a write, not the opening, has failed
             error.filename = str(path)  # the name that the user knows
         raise
     finally:

@@ -17,8 +17,10 @@ def main(config: DictConfig) -> None:
     from pipelines.data.encode import encode
     from pipelines.data.task import refuse_prompt
     from pipelines.decoding.config import instantiated
+    from pipelines.models import shortlist
     from pipelines.models.loading import identity, load
     from pipelines.training.identity import task_identity
+    from pipelines.training.processes import is_main
     from pipelines.training.report import leave, say
     from pipelines.training.run import held, train
 
@@ -32,10 +34,11 @@ def main(config: DictConfig) -> None:
         texts = (text for column in ("source", "target") for text in train_pairs[column])
         loaded = load(model, task.name, "finetune", texts=texts, seed=settings.seed)
         say(loaded.note)
+        rows = encode(train_pairs, loaded.tokenizer, task)
         summary = train(
             model=loaded.model,
             tokenizer=loaded.tokenizer,
-            train_dataset=encode(train_pairs, loaded.tokenizer, task),
+            train_dataset=rows,
             validation_dataset=encode(validation_pairs, loaded.tokenizer, task),
             references=validation_pairs["target"],
             task=task,
@@ -45,6 +48,8 @@ def main(config: DictConfig) -> None:
             notes={"finetune.yaml": OmegaConf.to_yaml(config, resolve=True)},
         )
     leave(summary)
+    if settings.exits is not None and is_main():  # its lower layers may draft
+        shortlist.leave(out, rows["labels"], loaded.tokenizer)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,15 @@ def test_a_disk_that_refuses_is_one_line_and_a_defect_is_not(answer, tmp_path) -
     assert answer("finetune", main) == (
         f"{tmp_path}/missing/file: No such file or directory; choose another path, or mend its permissions"
     )
+
+    def write(config):
+        with open("/dev/full", "w") as file:
+            file.write("x")
+
+    assert answer("finetune", write) == (
+        "No space left on device; make room on the disk, and run the same command again"
+    )
+
     for defect in (ZeroDivisionError, OSError, InstantiationException):
 
         def fail(config, defect=defect):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from pipelines.cli import UserError
+from pipelines.cli import UserError, explained
 from pipelines.files import replacing, sole_writer
 
 HOLD = "import sys; from pathlib import Path; from pipelines.files import sole_writer\n"
@@ -44,3 +44,15 @@ def test_what_cannot_be_written_is_told_by_its_own_name(tmp_path):
         temporary.write_text("x")
     assert error.value.filename == str(tmp_path / "taken")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+    def fill() -> None:
+        with replacing(tmp_path / "new") as temporary:
+            temporary.symlink_to("/dev/full")
+            temporary.write_text("x")
+
+    with pytest.raises(OSError, match="No space left") as error:
+        fill()
+    assert explained(error.value, "evaluate").startswith(f"{tmp_path}/new: No space left on device; make room on the")
+    assert not list(tmp_path.iterdir())

@@ -20,11 +20,9 @@ from pipelines.alignment.comparison import Comparison, Examples, Figure, figures
 from pipelines.alignment.outputs import Processes, Sources, write_outputs
 from pipelines.alignment.settings import AlignSettings
 from pipelines.alignment.shards import Plan, ShardFolder
-from pipelines.cli import counted
 from pipelines.data.encode import encode
 from pipelines.data.task import Task, fingerprint
 from pipelines.decoding.decode import Decoder, Decoding, source_ids
-from pipelines.models import shortlist
 from pipelines.models.fingerprint import model_hash, tokenizer_hash
 from pipelines.models.loading import LoadedModel
 from pipelines.training.run import held
@@ -104,16 +102,6 @@ def training_rows(rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task)
     """
     inputs = encode(rows, tokenizer, task).remove_columns("labels")
     return concatenate_datasets([inputs, rows.select_columns("tokens").rename_column("tokens", "labels")], axis=1)
-
-
-def leave_shortlist(folder: Path, outputs: Outputs, tokenizer: PreTrainedTokenizerBase, min_count: int) -> None:
-    """Put the tokens that the outputs use beside the weights of the aligned model, for ``small.shortlist``; says so.
-
-    It is no part of what the training seals: another ``align.shortlist_min_count`` needs no other weights.
-    """
-    ids = shortlist.collect(outputs.rows["tokens"], tokenizer, min_count)
-    shortlist.write(folder, ids, tokenizer, min_count)
-    print(f"{folder / shortlist.NAME}: {counted(len(ids), 'token')} of {len(tokenizer):,}, for small.shortlist=true")
 
 
 def compare(

@@ -12,9 +12,11 @@ from pipelines.evaluation.plots import SERIES as COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDTH = 7.6  # inches, as the other report's plots
 SHARES = (0, 1, 3, 6, 10, 20, 40, 70, 100)  # of the ticks, in percent
+ALONE = {"large": "*", "small": "X"}  # markers
 GREY = "#8c8c8c"  # bars in the background, on dark and light alike
 
 
@@ -36,10 +38,8 @@ def by_position(content: Content) -> str:
     )
     for index, (name, label) in enumerate((("alpha", "alpha"), ("plain_alpha", "alpha, plain"), ("confidence", sure))):
         axes.plot(middles, [part[name] for part in parts], label=label, **_style(index))
-    axes.set_xlabel("position in the large model's output")
     axes.set_ylim(0, 1.02)
-    _legend(axes)
-    return svg_text(figure)
+    return _finished(figure, axes, "position in the large model's output")
 
 
 def reliability(content: Content) -> str:
@@ -63,12 +63,9 @@ def reliability(content: Content) -> str:
             label=label,
             **_style(index, hollow=index == 1),
         )
-    axes.set_xlabel("confidence of the small model")
-    axes.set_ylabel("share")
     axes.set_xlim(0, 1.02)
     axes.set_ylim(0, 1.02)
-    _legend(axes)
-    return svg_text(figure)
+    return _finished(figure, axes, "confidence of the small model", "share")
 
 
 def steps(content: Content) -> str:
@@ -80,11 +77,8 @@ def steps(content: Content) -> str:
     axes.errorbar(widths, [one["value"] for one in costs], yerr=_error(costs), label="large", capsize=2, **_style(0))
     axes.axhline(found["c"]["value"], linestyle="--", color=COLOURS[1], label="small, one token (c)")
     axes.axhline(1, linestyle=":", color=INK, linewidth=1, label="what the formula takes a large step to cost")
-    axes.set_xlabel("tokens in the step")
-    axes.set_ylabel("large steps of one token")
     axes.set_ylim(bottom=0)
-    _legend(axes)
-    return svg_text(figure)
+    return _finished(figure, axes, "tokens in the step", "large steps of one token")
 
 
 def draft_lengths(content: Content) -> str:
@@ -108,11 +102,8 @@ def draft_lengths(content: Content) -> str:
         capsize=2,
     )
     axes.axhline(1, linestyle=":", color=INK, linewidth=1)
-    axes.set_xlabel("draft length")
-    axes.set_ylabel("speedup of decoding, large model alone = 1")
     axes.set_ylim(bottom=0)
-    _legend(axes)
-    return svg_text(figure)
+    return _finished(figure, axes, "draft length", "speedup of decoding, large model alone = 1")
 
 
 def mixing(content: Content) -> str:
@@ -126,18 +117,12 @@ def mixing(content: Content) -> str:
         axes.annotate(
             f"{entry['setting']:g}", (share, score), textcoords="offset points", xytext=(5, -11), fontsize=8, color=INK
         )
-    for name, share, marker in (("small", 0, "X"), ("large", 100, "*")):
-        baseline = content["baselines"][name]
-        axes.plot([share], [baseline["quality"]["score"]], marker, color=INK, markersize=10, label=baseline["label"])
-    axes.axhline(content["baselines"]["large"]["quality"]["score"], color=INK, linewidth=0.7, linestyle=":")
+    _each_alone(axes, content, {"small": 0, "large": 100})
     # Little of the large model is where much happens.
     axes.set_xscale("function", functions=(np.sqrt, np.square))
     axes.set_xticks(SHARES, [f"{share}" for share in SHARES])
     axes.set_xlim(0, 104)
-    axes.set_xlabel("% of the tokens that the large model wrote (root scale)")
-    axes.set_ylabel(metric_title(content))
-    _legend(axes)
-    return svg_text(figure)
+    return _finished(figure, axes, "% of the tokens that the large model wrote (root scale)", metric_title(content))
 
 
 def ablation(content: Content) -> str:
@@ -152,16 +137,11 @@ def ablation(content: Content) -> str:
             axes.annotate(
                 f"{entry['setting']:g}", (time, score), textcoords="offset points", xytext=(4, 5), fontsize=7, color=INK
             )
-    for name, marker in (("large", "*"), ("small", "X")):
-        baseline = content["baselines"][name]
-        time = 1 / baseline["latency"]["speedup"]["value"]
-        axes.plot([time], [baseline["quality"]["score"]], marker, color=INK, markersize=10, label=baseline["label"])
-    axes.axhline(content["baselines"]["large"]["quality"]["score"], color=INK, linewidth=0.7, linestyle=":")
-    axes.set_xlabel("time per example, large model alone = 1  (further left is faster)")
-    axes.set_ylabel(metric_title(content))
+    alone = content["baselines"]
+    _each_alone(axes, content, {name: 1 / alone[name]["latency"]["speedup"]["value"] for name in ("large", "small")})
     axes.margins(x=0.08, y=0.12)
-    _legend(axes)
-    return svg_text(figure)
+    x = "time per example, large model alone = 1  (further left is faster)"
+    return _finished(figure, axes, x, metric_title(content))
 
 
 def _style(index: int, hollow: bool = False) -> dict[str, Any]:
@@ -176,5 +156,17 @@ def _error(intervals: list[dict[str, float]]) -> list[list[float]]:
     return [below, [max(0.0, one["high"] - one["value"]) for one in intervals]]
 
 
-def _legend(axes: Axes) -> None:
+def _each_alone(axes: Axes, content: Content, places: dict[str, float]) -> None:
+    """Marks the quality of each model alone at its place on the other axis, and the large one's all along."""
+    for name, place in places.items():
+        baseline, marker = content["baselines"][name], ALONE[name]
+        axes.plot([place], [baseline["quality"]["score"]], marker, color=INK, markersize=10, label=baseline["label"])
+    axes.axhline(content["baselines"]["large"]["quality"]["score"], color=INK, linewidth=0.7, linestyle=":")
+
+
+def _finished(figure: Figure, axes: Axes, x: str, y: str = "") -> str:
+    """The picture with the names of its axes and a legend."""
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
     axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="best")
+    return svg_text(figure)

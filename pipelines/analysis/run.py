@@ -22,14 +22,15 @@ from pipelines.analysis.settings import LOSSLESS, MIXING, AnalysisSettings, Syst
 from pipelines.analysis.tables import SERIES
 from pipelines.data.task import Task
 from pipelines.decoding import scoring
-from pipelines.decoding.decode import Decoding, decode_rows, in_chunks, source_ids
+from pipelines.decoding.decode import Decoding, in_chunks
 from pipelines.decoding.grid import possible
-from pipelines.decoding.pair import Pair, pair_key
+from pipelines.decoding.pair import Pair
 from pipelines.decoding.positions import FORMAT, Positions, score
 from pipelines.decoding.rows import DecodedRow
 from pipelines.decoding.store import ChunkStore
-from pipelines.evaluation import latency, measures, provenance, results
-from pipelines.evaluation.run import LABELS, Settings, baselines, quality_entry
+from pipelines.evaluation import latency, measures, results
+from pipelines.evaluation.bench import Bench, Settings
+from pipelines.evaluation.run import LABELS, baselines, quality_entry
 from pipelines.evaluation.timings import Timing, TimingLog
 from pipelines.files import write_json
 from pipelines.models.fingerprint import key
@@ -52,11 +53,10 @@ class Analysis:
     def __init__(self, pair: Pair, task: Task, dataset: Dataset, decoding: Decoding, settings: Settings) -> None:
         self._pair = pair
         self._task = task
-        self._settings = settings
+        self._batch_size = settings.batch_size
         self._references = list(dataset["target"])
-        self._inputs = source_ids(dataset["source"], pair.tokenizer, task)
-        self._timed = latency.chosen_rows(len(self._inputs), settings.latency_limit)
-        self._decoder = pair.decoder(decoding)
+        self._bench = Bench(pair, task, dataset, decoding, settings)
+        self._decoder = self._bench.decoder
         self._guesses = isinstance(pair.small, DraftSource) and not pair.small.has_head
 
     def run(self, systems: Sequence[System], asked: AnalysisSettings) -> Analyzed:
@@ -64,7 +64,7 @@ class Analysis:
         alone = baselines(self._pair)
         systems, left_out = self._possible(systems)
         policies = {**alone, **{system.name: system.policy for system in systems}}
-        log = TimingLog(self._settings.cache / "timing" / self._log_key(policies))
+        log = self._bench.log({name: self._bench.key(policy) for name, policy in policies.items()})
         with log.held():
             _say("each model alone")
             decoded = {name: self._decode(policy, LABELS[name]) for name, policy in alone.items()}
@@ -73,33 +73,25 @@ class Analysis:
             _say(f"{len(systems)} systems")
             for system in systems:
                 # Lossless texts are the large model's, and only needed to be counted.
-                rows = self._timed if system.series == LOSSLESS else None
+                rows = self._bench.timed_rows if system.series == LOSSLESS else None
                 decoded[system.name] = self._decode(system.policy, system.name, rows)
             _say("step costs")
             steps = self._steps(decoded["large"], asked.draft_length + 1, log)
-            shown = {**alone, **{one.name: one.policy for one in systems if one.series != MIXING}}
-            _say(f"time, one by one, of {len(shown)} systems")
-            timings = latency.measure(dict.fromkeys(shown, self._decoder), shown, self._inputs, self._timed, log)
-        by_method = {
-            name: sorted((one for one in timings if one.method == name), key=lambda one: one.row) for name in policies
-        }
+            timed = {**alone, **{system.name: system.policy for system in systems if system.series != MIXING}}
+            _say(f"time, one by one, of {len(timed)} systems")
+            timings = self._bench.timed(timed, log)
         seed = self._decoder.decoding.seed
-        entries = self._entries(policies, decoded, by_method)
+        entries = self._entries(policies, decoded, timings)
         lossless = {int(one.setting): entries[one.name] for one in systems if one.series == LOSSLESS}
         content = {
             "models": {role: asdict(model) for role, model in self._pair.described.items()},
             "decoding": asdict(self._decoder.decoding),
-            "run": {
-                "device": self._decoder.device.type,
-                "batch_size": self._settings.batch_size,
-                "timed_examples": len(self._timed),
-                "timing_processes": len({timing.process for timing in timings}),
-            },
+            "run": self._bench.described(timings.values()),
             "agreement": agreement(positions, asked.bins, seed, self._guesses),
             "steps": steps,
-            "alone_ms_per_token": (ms := _ms_per_token(by_method, decoded, list(alone))),
+            "alone_ms_per_token": (ms := _ms_per_token(timings, decoded, list(alone))),
             "draft_lengths": by_draft_length(
-                [positions[row] for row in self._timed],
+                [positions[row] for row in self._bench.timed_rows],
                 sorted(lossless),
                 self._decoder.decoding.max_new_tokens,
                 Costs.of(steps, ms),
@@ -131,35 +123,26 @@ class Analysis:
             print(f"left out: {reason}", flush=True)
         return [system for system in systems if system.series not in reasons], list(reasons.values())
 
-    def _log_key(self, policies: Mapping[str, Policy]) -> str:
-        """Times of another machine, or of another number of threads, do not belong beside these."""
-        return key({name: self._key(policy) for name, policy in policies.items()}, self._timed, provenance.machine())
-
-    def _key(self, policy: Policy) -> str:
-        return pair_key(self._pair, policy, self._inputs, self._decoder.decoding, self._settings.batch_size)
-
     def _decode(self, policy: Policy, label: str, rows: Sequence[int] | None = None) -> dict[int, DecodedRow]:
         """What a policy writes for these rows of the split (None = all of them), by row."""
-        whole = self._key(policy)
-        store = ChunkStore(self._settings.cache / "decoded" / (whole if rows is None else key(whole, rows)))
-        found = decode_rows(self._decoder, policy, self._inputs, self._settings.batch_size, store, label, rows)
-        return dict(zip(range(len(self._inputs)) if rows is None else rows, found, strict=True))
+        found = self._bench.written(policy, label, rows)
+        return dict(zip(range(len(found)) if rows is None else rows, found, strict=True))
 
     def _positions(self, large: Mapping[int, DecodedRow]) -> list[Positions]:
         def answer(rows: Sequence[int]) -> list[Positions]:
-            return score(self._decoder, [self._inputs[row] for row in rows], [large[row].tokens for row in rows])
+            return score(self._decoder, [inputs[row] for row in rows], [large[row].tokens for row in rows])
 
-        both = [self._key(policy) for policy in (bild.LargeOnly(), bild.Speculative())]
-        store = ChunkStore(self._settings.cache / "positions" / key(both, SCORING), FORMAT)
-        rows = range(len(self._inputs))
-        return in_chunks(rows, self._inputs, answer, self._settings.batch_size, store, "positions")
+        inputs, both = self._bench.inputs, [self._bench.key(one) for one in (bild.LargeOnly(), bild.Speculative())]
+        store = ChunkStore(self._bench.keep("positions", key(both, SCORING)), FORMAT)
+        return in_chunks(range(len(inputs)), inputs, answer, self._batch_size, store, "positions")
 
     def _steps(self, large: Mapping[int, DecodedRow], widest: int, log: TimingLog) -> dict[str, Any]:
         """Measured once in a run, however often that is killed."""
         file = log.folder / "steps.json"
         if not file.exists():
-            rows = [self._timed[place] for place in latency.chosen_rows(len(self._timed), SOURCES)]
-            inputs, outputs = [self._inputs[row] for row in rows], [large[row].tokens for row in rows]
+            timed = self._bench.timed_rows
+            rows = [timed[place] for place in latency.chosen_rows(len(timed), SOURCES)]
+            inputs, outputs = [self._bench.inputs[row] for row in rows], [large[row].tokens for row in rows]
             write_json(step_costs(self._decoder, inputs, outputs, widest), file)
         return json.loads(file.read_text(encoding="utf-8"))
 
@@ -184,7 +167,7 @@ class Analysis:
             if not isinstance(policy, bild.Speculative):  # whose texts are the large model's
                 statistics = scoring.row_statistics(metric, [row.text for row in rows], self._references)
                 entry["quality"] = quality_entry(metric, statistics, large, seed)
-            if timings[name]:
+            if name in timings:
                 entry["latency"] = measures.latency(timings[name], decoded[name], timings["large"], seed)
             entries[name] = entry
         return entries

@@ -17,9 +17,9 @@ from pipelines.decoding.config import decoding, instantiated
 from pipelines.decoding.decode import Decoding
 from pipelines.decoding.grid import possible
 from pipelines.decoding.pair import Pair, load_pair
+from pipelines.evaluation.bench import Settings
 from pipelines.evaluation.command import introduce, settings_of
 from pipelines.evaluation.results import policy_label
-from pipelines.evaluation.run import Settings
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from pipelines.decoding.decode import Decoding
 from pipelines.decoding.pair import Pair
 from pipelines.decoding.scoring import quality
 from pipelines.evaluation import measures, results
-from pipelines.evaluation.run import Settings
+from pipelines.evaluation.bench import Settings
 from pipelines.evaluation.timings import Timing, TimingLog
 from pipelines.files import finite
 
@@ -92,8 +92,6 @@ def calibrate(
         for rows in divided(len(dataset), selection_share, decoding.seed, spent)
     ]
     selection, test = parts
-    for part in parts:
-        part.writer.check()
     log = selection.writer.log(points)
     with log.held():
         texts = [selection.writer.written(point.policy, label(points, place)) for place, point in enumerate(points)]
@@ -131,12 +129,7 @@ def calibrate(
             "selection": selection.described(),
             "test": test.described(),
         },
-        "run": {
-            "device": pair.device.type,
-            "batch_size": settings.batch_size,
-            "timed_examples": len(timings[0]),
-            "timing_processes": len({timing.process for one in timings for timing in one}),
-        },
+        "run": selection.writer.bench.described(timings),
         "curve": _curve(points, texts, proposed, timings, exact, wanted, choice, tests, decoding.seed),
     }
     return Calibrated(content, [log, again])

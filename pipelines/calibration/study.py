@@ -41,7 +41,6 @@ def study(config: DictConfig, parts: Parts) -> Studied:
     first, second = divided(len(parts.dataset), config.selection_share, seed)
     draws = Draws(resplits=config.coverage.resplits, selection=len(first), test=len(second), seed=seed)
     writer = Writer(parts.pair, parts.task, rows, parts.decoding, parts.settings)
-    writer.check()
     log = writer.log(points)
     with log.held():
         texts = [writer.written(point.policy, label(points, place)) for place, point in enumerate(points)]

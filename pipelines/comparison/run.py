@@ -17,8 +17,9 @@ from pipelines.data.task import Task
 from pipelines.decoding.decode import Decoding
 from pipelines.decoding.grid import possible
 from pipelines.decoding.pair import Pair, drafted_by
+from pipelines.evaluation.bench import Settings
 from pipelines.evaluation.results import policy_fields
-from pipelines.evaluation.run import Settings, baselines, measure
+from pipelines.evaluation.run import baselines, measure
 from pipelines.evaluation.timings import TimingLog
 from pipelines.models.sources import SourceConfig
 

@@ -106,8 +106,8 @@ def drafted_by(pair: Pair, drafts: SourceConfig, task: Task) -> Pair:
 
     large = pair.described["large"]
     made = drafts.load(LoadedModel(pair.large, pair.tokenizer, large.path, large.note), task)
-    small = describe_source(made.source, drafts.name, made.note)
-    return replace(pair, small=made.source, described={"large": large, "small": small}, shortlist=None)
+    small = describe_source(made.source, drafts.name, made.note, made.shortlist)
+    return replace(pair, small=made.source, described={"large": large, "small": small}, shortlist=made.shortlist)
 
 
 def pair_key(pair: Pair, policy: Policy, inputs: Sequence[list[int]], decoding: Decoding, batch_size: int) -> str:
@@ -130,14 +130,20 @@ def describe(model: PreTrainedModel, path: str, note: str, shortlist: Sequence[i
         note=note,
         parameters=model.num_parameters(),
         dtype=str(model.dtype).removeprefix("torch."),
-        weights=weights if shortlist is None else key(weights, list(shortlist)),
+        weights=_restricted(weights, shortlist),
     )
 
 
-def describe_source(source: DraftSource, name: str, note: str) -> Described:
+def describe_source(source: DraftSource, name: str, note: str, shortlist: Sequence[int] | None = None) -> Described:
     """What a result says of something that drafts in place of a small model."""
     alone = "" if source.writes_alone else "; it only drafts, so there is no small alone"
-    return Described(name, path=None, note=note + alone, parameters=0, dtype=None, weights=source_hash(source))
+    weights = _restricted(source_hash(source), shortlist)
+    return Described(name, path=None, note=note + alone, parameters=0, dtype=None, weights=weights)
+
+
+def _restricted(weights: str, shortlist: Sequence[int] | None) -> str:
+    """The hash of what drafts from a shortlist."""
+    return weights if shortlist is None else key(weights, list(shortlist))
 
 
 def check_tokenizers(large: PreTrainedTokenizerBase, small: PreTrainedTokenizerBase) -> None:

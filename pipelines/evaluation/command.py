@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pipelines.data.task import Task
     from pipelines.decoding.pair import Pair
-    from pipelines.evaluation.run import Settings
+    from pipelines.evaluation.bench import Settings
 
 # Overrides that a result's name tells in another way, or that do not change the result.
 TOLD_OTHERWISE = ("split", "large", "small", "task", "task.name", "bild", "bild.*", "out", "device")
@@ -50,7 +50,7 @@ def introduce(config: DictConfig, task: Task, dataset: Dataset, pair: Pair, say:
 
 def settings_of(config: DictConfig) -> Settings:
     """How rows are written and timed."""
-    from pipelines.evaluation.run import Settings
+    from pipelines.evaluation.bench import Settings
 
     return Settings(batch_size=config.batch_size, latency_limit=config.latency_limit, cache=Path(config.out) / "cache")
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,27 +18,15 @@ from bild.policies.base import Policy
 from bild.sources.base import DraftSource
 from pipelines.data.task import Task, fingerprint
 from pipelines.decoding import scoring
-from pipelines.decoding.decode import Decoding, count_cut, decode_rows, source_ids
-from pipelines.decoding.pair import Pair, pair_key
+from pipelines.decoding.decode import Decoding, count_cut
+from pipelines.decoding.pair import Pair
 from pipelines.decoding.rows import DecodedRow
-from pipelines.decoding.store import ChunkStore
-from pipelines.evaluation import latency, measures, provenance, results
+from pipelines.evaluation import measures, results
+from pipelines.evaluation.bench import Bench, Settings
 from pipelines.evaluation.timings import Timing, TimingLog
-from pipelines.models.fingerprint import key
 
 BASELINES: dict[str, Policy] = {"large": bild.LargeOnly(), "small": bild.SmallOnly()}
 LABELS = {"large": "large alone", "small": "small alone"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How an evaluation is run, apart from what is decoded."""
-
-    batch_size: int
-    latency_limit: int | None
-    """examples to time; None = all"""
-    cache: Path
-    """folder of decoded texts and of timings in progress"""
 
 
 @dataclass(frozen=True)
@@ -96,35 +83,22 @@ def measure(
     Args:
         others: pairs of the same large model, of the methods that another small side than the pair's drafts for.
     """
-    inputs = source_ids(dataset["source"], pair.tokenizer, task)
-    rows = latency.chosen_rows(len(inputs), settings.latency_limit)
-    pairs = {**dict.fromkeys(policies, pair), **others}
-    decoders = {name: one.decoder(decoding) for name, one in pairs.items()}
-    for name, policy in policies.items():
-        decoders[name].check(policy)
-    decoder = pair.decoder(decoding)
-    decoder.check_room(inputs)
-    keys = {name: pair_key(pairs[name], one, inputs, decoding, settings.batch_size) for name, one in policies.items()}
-    # Times of another machine, or of another number of threads, do not belong beside these.
-    log = TimingLog(settings.cache / "timing" / key(keys, rows, provenance.machine()))
+    bench = Bench(pair, task, dataset, decoding, settings)
+    benches = {**dict.fromkeys(policies, bench), **{name: bench.beside(one) for name, one in others.items()}}
+    for name, one in policies.items():
+        benches[name].decoder.check(one)
+    log = bench.log({name: benches[name].key(one) for name, one in policies.items()})
     with log.held():
-        decoded = {}
-        for name, one in policies.items():
-            store = ChunkStore(settings.cache / "decoded" / keys[name])
-            decoded[name] = decode_rows(decoders[name], one, inputs, settings.batch_size, store, _label(name, one))
-        timed = latency.measure(decoders, policies, inputs, rows, log)
-    timings = {name: sorted((t for t in timed if t.method == name), key=lambda t: t.row) for name in policies}
+        decoded = {name: benches[name].written(one, _label(name, one)) for name, one in policies.items()}
+        timings = bench.timed(policies, log, benches)
     content = {
         "models": {role: asdict(model) for role, model in pair.described.items()},
         "decoding": asdict(decoding),
         "run": {
-            "device": decoder.device.type,
-            "batch_size": settings.batch_size,
-            "shortened": count_cut(dataset["source"], inputs, pair.tokenizer, task),
-            "timed_examples": len(rows),
-            "timing_processes": len({timing.process for timing in timed}),
+            **bench.described(timings.values()),
+            "shortened": count_cut(dataset["source"], bench.inputs, pair.tokenizer, task),
         },
-        **_numbers(policies, decoded, timings, task, dataset, decoder.eos, decoding.seed, others),
+        **_numbers(policies, decoded, timings, task, dataset, bench.decoder.eos, decoding.seed, others),
     }
     return Measured(content, decoded, timings, log)
 

@@ -157,7 +157,7 @@ def _pretrained(model: Model, note: str) -> LoadedModel:
 
 def _shortlisted(loaded: LoadedModel) -> LoadedModel:
     ids = shortlist.read(Path(loaded.path), loaded.tokenizer)
-    note = f"{loaded.note}; drafts from {counted(len(ids), 'token')} of {len(loaded.tokenizer):,} ({shortlist.NAME})"
+    note = f"{loaded.note}; drafts from {shortlist.share(ids, loaded.tokenizer)} ({shortlist.NAME})"
     return replace(loaded, note=note, shortlist=ids)
 
 

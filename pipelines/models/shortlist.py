@@ -1,4 +1,4 @@
-"""The tokens that a small model may draft, kept beside its weights: those that the large model's outputs use.
+"""The tokens that a small model may draft, kept beside its weights: those that the outputs it learned use.
 
 Knows token ids, a tokenizer and one JSON file; knows nothing of models or training.
 """
@@ -13,11 +13,12 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from pipelines.cli import UserError
+from pipelines.cli import UserError, counted
 from pipelines.files import write_json
 from pipelines.models.fingerprint import tokenizer_hash
 
 NAME = "shortlist.json"
+AGAIN = "run the training of these weights again, which writes it, or set small.shortlist=false"
 
 
 def collect(outputs: Iterable[Sequence[int]], tokenizer: PreTrainedTokenizerBase, min_count: int) -> list[int]:
@@ -32,6 +33,23 @@ def write(folder: Path, ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, 
     write_json({"tokenizer": tokenizer_hash(tokenizer), "min_count": min_count, "ids": list(ids)}, folder / NAME)
 
 
+def leave(
+    folder: Path, outputs: Iterable[Sequence[int]], tokenizer: PreTrainedTokenizerBase, min_count: int = 1
+) -> None:
+    """Put the tokens that the outputs of a training use beside its weights, and say so.
+
+    They are no part of what the training seals: another ``min_count`` needs no other weights.
+    """
+    ids = collect(outputs, tokenizer, min_count)
+    write(folder, ids, tokenizer, min_count)
+    print(f"{folder / NAME}: {share(ids, tokenizer)}, for small.shortlist=true", flush=True)
+
+
+def share(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
+    """How many tokens there are in a list, in words."""
+    return f"{counted(len(ids), 'token')} of {len(tokenizer):,}"
+
+
 def read(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """The list beside the weights in ``folder``.
 
@@ -44,11 +62,11 @@ def read(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
         made_for, ids = content["tokenizer"], tuple(map(int, content["ids"]))
     except FileNotFoundError as error:
         raise UserError(
-            f"small.shortlist=true: there is no {path}; run pipelines.align, which writes it beside aligned weights "
-            "(also beside those of an earlier run), or set it to false"
+            f"small.shortlist=true: there is no {path}; pipelines.align writes it beside aligned weights, and "
+            "pipelines.finetune beside those with exits (both also if they were finished before); or set it to false"
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is no list of token ids; run pipelines.align again, which writes it") from error
+        raise UserError(f"{path}: is no list of token ids; {AGAIN}") from error
     if made_for != tokenizer_hash(tokenizer):
-        raise UserError(f"{path}: is of another tokenizer; run pipelines.align again, or set small.shortlist=false")
+        raise UserError(f"{path}: is of another tokenizer; {AGAIN}")
     return ids

@@ -20,7 +20,7 @@ from pipelines.cli import UserError, check_whole, counted, first_line
 from pipelines.data.encode import encode
 from pipelines.data.prompt import FewShot
 from pipelines.data.task import Task, fingerprint
-from pipelines.models import loading, manifest
+from pipelines.models import loading, manifest, shortlist
 from pipelines.models.fingerprint import key, model_hash, tokenizer_hash
 from pipelines.models.loading import LoadedModel
 
@@ -39,6 +39,8 @@ class LoadedSource:
     source: DraftSource
     """a dataclass: its fields are its identity"""
     note: str
+    shortlist: tuple[int, ...] | None = None
+    """the only token ids that it may draft; None = all"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +82,7 @@ class EarlyExit(SourceConfig):
     """``bild.EarlyExit``."""
 
     layers: int
+    shortlist: bool  # draft from the tokens in the shortlist.json beside the large model's weights
 
     def __post_init__(self) -> None:
         bild.EarlyExit(self.layers)  # checks the number before anything is loaded
@@ -92,7 +95,12 @@ class EarlyExit(SourceConfig):
             raise UserError(f"small.layers={self.layers}: {error}") from error
         layers = counted(self.layers, "decoder layer")
         trained = "" if _has_exit(large.path, self.layers) else "; no training to write from there is known of it"
-        return LoadedSource(source, f"{self.name}: the first {layers} of the large model, with its head{trained}")
+        note = f"{self.name}: the first {layers} of the large model, with its head{trained}"
+        if not self.shortlist:
+            return LoadedSource(source, note)
+        ids = shortlist.read(Path(large.path), large.tokenizer)
+        note += f"; drafts from {shortlist.share(ids, large.tokenizer)} ({shortlist.NAME})"
+        return LoadedSource(source, note, ids)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,14 +5,18 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset
+from omegaconf import OmegaConf
 
 import bild
 from pipelines import align
+from pipelines.alignment import parts
+from pipelines.alignment.divergence import Divergence
 from pipelines.alignment.outputs import Processes
 from pipelines.alignment.run import Teacher, training_rows
 from pipelines.alignment.settings import AlignSettings
@@ -243,6 +247,31 @@ def test_distillation_is_another_run_and_its_settings_are_in_its_manifest_card_a
     capsys.readouterr()
     run("align.method=sequence", "align.top_k=5", "align.student_fraction=1")
     assert "nothing to do: this run was finished before" in capsys.readouterr().out
+
+
+def test_distillation_gets_what_was_asked_for(tmp_path, monkeypatch):
+    asked = settings(
+        tmp_path,
+        method="distill",
+        divergence="jsd",
+        beta=0.3,
+        distill_temperature=2.0,
+        top_k=8,
+        student_fraction=0.25,
+        generation_max_length=9,
+    )
+    given = SimpleNamespace(
+        settings=asked,
+        start=SimpleNamespace(model="student", tokenizer="tokenizer"),
+        teacher=SimpleNamespace(large=SimpleNamespace(model="teacher")),
+        task=SimpleNamespace(target_length=6),
+        training=SimpleNamespace(seed=3),
+    )
+    monkeypatch.setattr(parts, "Distillation", lambda *models, **values: (models, values))
+    models, values = parts.objective(OmegaConf.create({"engine": "hf"}), given)
+    divergence = Divergence(name="jsd", beta=0.3, temperature=2.0, top_k=8)
+    assert models == ("teacher", "student", "tokenizer", divergence)
+    assert values == {"student_fraction": 0.25, "max_new_tokens": 9, "engine": "hf", "seed": 3}
 
 
 @pytest.mark.parametrize(

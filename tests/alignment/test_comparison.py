@@ -28,14 +28,15 @@ def measured(accepted, drafted=10, tokens=12, large_steps=4, common=0.5, same=6.
 
 
 def test_figures_follow_their_definitions():
-    found = figures(measured(5), measured(8, tokens=16, common=0.75, same=9.0, score=30.0), "rouge", seed=0)
+    after = measured(8, tokens=16, common=0.75, same=6.0, score=30.0)
+    found = figures(measured(5, same=3.0), after, "rouge", seed=0)
     values = {name: (figure.before, figure.after) for name, figure in found.items()}
     assert values == {
         "acceptance": (0.5, 0.8),
         "mean_accepted_length": (3.0, 4.0),
         "block_efficiency": (2.0, 16 / 6),
         "overlap": (0.5, 0.75),
-        "agreement": (0.5, 0.75),
+        "agreement": (0.25, 0.5),
         "quality": (20.0, 30.0),
         "policy_quality": (21.0, 31.0),
     }
@@ -81,6 +82,22 @@ def comparison():
     examples = Examples(encoded, ["ein Hund"] * len(SOURCES), texts, tokens, "bleu")
     policy = bild.BigLittle(fallback=0.0, rollback=1.0)
     return large, Comparison(large, tokenizer, decoding, policy, examples, batch_size=3)
+
+
+def test_what_is_scored_as_the_small_models_own_is_its_own(comparison, monkeypatch):
+    large, compare = comparison
+    small = tiny_t5(5, vocab=large.config.vocab_size)
+    tokenizer = train_tokenizer(SOURCES, 300)
+    decoder = Decoder(large, small, tokenizer, Decoding(max_new_tokens=12))
+    policy = bild.BigLittle(fallback=0.0, rollback=1.0)
+    alone, with_policy = (
+        [row.text for row in decoder.decode(one, tokenizer(SOURCES)["input_ids"], range(len(SOURCES)))]
+        for one in (bild.SmallOnly(), policy)
+    )
+    monkeypatch.setattr(Comparison, "_statistics", lambda self, texts: texts)
+    found = compare.measure(small, "small")
+    assert (found.quality, found.policy_quality) == (alone, with_policy)
+    assert alone != with_policy
 
 
 def test_a_copy_of_the_large_model_is_the_perfect_draft(comparison):

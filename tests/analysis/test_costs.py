@@ -46,6 +46,12 @@ def test_ratios_are_of_one_turn():
     assert (two["width"], two["ms"], two["over_one"]["value"]) == (2, 105, 1.5)
 
 
+def test_a_ratio_is_the_median_of_ratios():
+    """Not the ratio of the medians, 3 to 10, where the machine is slow in one turn."""
+    found = {("small", 1): [[7.0, 2.0, 3.0]], ("large", 1): [[70.0, 10.0, 10.0]]}
+    assert costs._figures(found, seed=0)["c"]["value"] == pytest.approx(0.2)
+
+
 def test_repeats_of_a_source_are_no_further_sources():
     """Steps behind one source cost the same again and again: more of them make no interval narrower."""
     small = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
+
+import bild
 
 PAD = START = 0
 EOS = 1
@@ -86,6 +89,28 @@ def pair(seed: int = 0) -> tuple[T5ForConditionalGeneration, T5ForConditionalGen
     """A large model of two layers and a small one that is its first layer, disturbed. Do not change them."""
     large = tiny_t5(seed)
     return large, tiny_t5(seed + 1000, layers=1, like=large)
+
+
+LENGTHS = [6, 1, 4, 2]
+"""of the sources of ``assert_a_batch_is_its_rows``"""
+
+
+def assert_a_batch_is_its_rows(**keywords: Any) -> None:
+    """What ``bild.generate`` samples for several sources at once is what it samples for each alone: text and counts."""
+    large, small = pair(3)
+    ids, mask = sources(3, LENGTHS)
+    keywords = {"do_sample": True, **keywords}
+    together = bild.generate(large, small, ids, attention_mask=mask, generator=streams(range(4)), **keywords)
+    for row, length in enumerate(LENGTHS):
+        alone = bild.generate(large, small, ids[row : row + 1, :length], generator=streams([row]), **keywords)
+        written = alone.sequences[0].tolist()
+        assert together.sequences[row, : len(written)].tolist() == written
+        assert together.stats[row] == alone.stats[0]
+
+
+def streams(seeds: Iterable[int]) -> list[torch.Generator]:
+    """A random stream for each row."""
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def sources(seed: int, lengths: Sequence[int], vocab: int = VOCAB, ids: int = 2) -> tuple[Tensor, Tensor]:

@@ -167,7 +167,7 @@ def test_a_row_does_not_depend_on_its_neighbours(rule, do_sample, engine):
     batch = bild.generate(MODELS["t5"], None, ids, attention_mask=mask, generator=seeds, **keywords)
     seeds = torch.Generator().manual_seed(4)
     many = bild.generate_many(MODELS["t5"], None, inputs, batch_size=2, generator=seeds, **keywords)
-    for row, (_, out) in enumerate(many):
+    for row, (_, out) in zip(range(len(lengths)), many, strict=True):
         assert [(token.token_id, token.layers) for token in out.trace[0]] == [
             (token.token_id, token.layers) for token in batch.trace[row]
         ]

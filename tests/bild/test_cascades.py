@@ -24,7 +24,7 @@ from tests.bild.laws import (
     samples_of,
     tempered,
 )
-from tests.bild.models import pair, sources
+from tests.bild.models import assert_a_batch_is_its_rows, pair, sources
 
 LENGTH = 4
 SAMPLED = Sampler(do_sample=True)
@@ -296,21 +296,8 @@ def test_limits_on_every_engine(engine, do_sample):
 @pytest.mark.parametrize("rule", ["opt", "token_v1"])
 @pytest.mark.parametrize("shortlist", [None, [3, 4, 5, 8, 9, 11]])
 def test_batch_is_row_by_row(rule, shortlist):
-    large, small = pair(3)
-    lengths = [6, 1, 4, 2]
-    ids, mask = sources(3, lengths)
-    keywords = {
-        "policy": bild.SpeculativeCascade(rule=rule, alpha=0.2, draft_length=4),
-        "max_new_tokens": 9, "do_sample": True, "temperature": 1.5, "shortlist": shortlist,
-    }  # fmt: skip
-    seeds = [torch.Generator().manual_seed(row) for row in range(4)]
-    together = bild.generate(large, small, ids, attention_mask=mask, generator=seeds, **keywords)
-    for row, length in enumerate(lengths):
-        generator = [torch.Generator().manual_seed(row)]
-        alone = bild.generate(large, small, ids[row : row + 1, :length], generator=generator, **keywords)
-        written = alone.sequences[0].tolist()
-        assert together.sequences[row, : len(written)].tolist() == written
-        assert together.stats[row] == alone.stats[0]
+    policy = bild.SpeculativeCascade(rule=rule, alpha=0.2, draft_length=4)
+    assert_a_batch_is_its_rows(policy=policy, max_new_tokens=9, temperature=1.5, shortlist=shortlist)
 
 
 # Bad input

@@ -13,7 +13,7 @@ from bild.sampling import Sampler
 from bild.types import Draft, Steps
 from tests.bild.fakes import counting, hashed, reasons, run
 from tests.bild.laws import LARGE, SAMPLERS, SMALL, law_of_one_model, p_value, plain, samples_of, tempered
-from tests.bild.models import pair, sources
+from tests.bild.models import assert_a_batch_is_its_rows
 
 SAMPLED = Sampler(do_sample=True)
 LARGES = [hashed(seed, 7) for seed in range(16)]
@@ -193,18 +193,7 @@ def test_the_limits_of_the_oracles():
     ids=str,
 )
 def test_batch_is_row_by_row(policy, engine):
-    large, small = pair(3)
-    lengths = [6, 1, 4, 2]
-    ids, mask = sources(3, lengths)
-    keywords = {"policy": policy, "max_new_tokens": 7, "do_sample": True, "engine": engine}
-    seeds = [torch.Generator().manual_seed(row) for row in range(4)]
-    together = bild.generate(large, small, ids, attention_mask=mask, generator=seeds, **keywords)
-    for row, length in enumerate(lengths):
-        generator = [torch.Generator().manual_seed(row)]
-        alone = bild.generate(large, small, ids[row : row + 1, :length], generator=generator, **keywords)
-        text = alone.sequences[0].tolist()
-        assert together.sequences[row, : len(text)].tolist() == text
-        assert together.stats[row] == alone.stats[0]
+    assert_a_batch_is_its_rows(policy=policy, max_new_tokens=7, engine=engine)
 
 
 @pytest.mark.parametrize(

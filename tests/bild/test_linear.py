@@ -53,6 +53,27 @@ def test_int8_is_its_exact_twin(shape, vnni, monkeypatch):
     assert float(error.max()) < (0.01 if vnni else 0.02)
 
 
+def test_weights_and_activations_are_rounded_to_the_nearest_unit():
+    """And use all the units there are: the largest of a channel, or of a row, is the last one."""
+    weight, x = weights((64, 24)).double(), rows(9, 24).double()
+    scale = linear.channel_scales(weight).double().unsqueeze(-1)
+    units = linear.quantize_rows(weight, scale, linear.INT8_LIMIT)
+    assert float(((units * scale - weight).abs() / scale).max()) <= 0.5 + 1e-5
+    assert units.abs().amax(-1).tolist() == [127.0] * 64
+    rounding = linear.RowRounding()
+    shifted, worth = rounding(x)
+    activations, unit = shifted.double() - rounding.zero_point, worth.double() / rounding.limit
+    assert float(((activations * unit - x).abs() / unit).max()) <= 0.5 + 1e-4
+    assert activations.abs().amax(-1).tolist() == [float(rounding.limit)] * 9
+
+
+@pytest.mark.parametrize(("vnni", "limit"), [(True, 127), (False, 63)])
+def test_without_an_8_bit_dot_product_activations_keep_7_bits(vnni, limit, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
+    units, _ = linear.RowRounding()(torch.tensor([[2.0, -2.0, 0.0]]))
+    assert (units.int() - (limit + 1)).tolist() == [[limit, -limit, 0]]
+
+
 @pytest.mark.parametrize("limit", [127, 63])
 def test_int8_does_not_overflow(limit, monkeypatch):
     monkeypatch.setattr(linear, "activation_limit", lambda: min(limit, 127 if torch.cpu._is_vnni_supported() else 63))

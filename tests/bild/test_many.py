@@ -10,6 +10,7 @@ from transformers import GenerationConfig, LogitsProcessorList
 from transformers.generation import logits_process as lp
 
 import bild
+from bild.decode import Decoder
 from bild.many import RestartError
 from tests.bild.models import pair, sources
 
@@ -69,7 +70,8 @@ def test_sampling_is_that_of_one_batch():
     keywords = {"policy": POLICIES[0], "max_new_tokens": 8, "do_sample": True}
     batch = bild.generate(*pair(3), ids, attention_mask=mask, generator=torch.Generator().manual_seed(1), **keywords)
     many = bild.generate_many(*pair(3), rows(3), batch_size=2, generator=torch.Generator().manual_seed(1), **keywords)
-    for index, out in many:
+    for row, (index, out) in zip(range(len(LENGTHS)), many, strict=True):
+        assert index == row
         tokens = out.stats[0].tokens
         assert batch.stats[index].tokens == tokens
         assert out.sequences[0].equal(batch.sequences[index, : 1 + tokens])
@@ -187,6 +189,13 @@ def test_a_bad_input_is_named_and_what_came_before_it_is_finished(wrong, message
 def closing_together(inputs, **keywords):
     """Two rows at a time, that begin and end in the same rounds."""
     return bild.generate_many(*pair(3), inputs, policy=bild.LargeOnly(), batch_size=2, max_new_tokens=1, **keywords)
+
+
+def test_places_that_fall_free_together_are_filled_together(monkeypatch):
+    rounds, real = [], Decoder.round
+    monkeypatch.setattr(Decoder, "round", lambda self: rounds.append(self) or real(self))
+    assert len(list(closing_together(rows(3)[:6]))) == 6
+    assert len(rounds) == 3
 
 
 @pytest.mark.parametrize("wrong", [[], [5, 99], OSError("the disk is gone")], ids=["empty", "unknown id", "iterator"])

@@ -26,7 +26,7 @@ from tests.bild.laws import (
     samples_of,
     tempered,
 )
-from tests.bild.models import pair, sources, tiny_t5
+from tests.bild.models import LENGTHS, assert_a_batch_is_its_rows, pair, sources, tiny_t5
 
 PLAIN = Sampler(do_sample=True)
 LENGTH = 4
@@ -142,21 +142,15 @@ def test_greedy_is_the_large_model(engine, draft_length):
 
 @pytest.mark.parametrize("shortlist", [[3, 4, 5, 8, 9, 11], None])
 def test_batch_is_row_by_row(shortlist):
-    large, small = pair(3)
-    lengths = [6, 1, 4, 2]
-    ids, mask = sources(3, lengths)
     keywords = {
         "policy": bild.Speculative(draft_length=4, lenience=0.2, beta="normalized"),
         "max_new_tokens": 9, "do_sample": True, "temperature": 1.5, "shortlist": shortlist,
     }  # fmt: skip
-    together = bild.generate(large, small, ids, attention_mask=mask, generator=streams(range(4)), **keywords)
-    for row, length in enumerate(lengths):
-        alone = bild.generate(large, small, ids[row : row + 1, :length], generator=streams([row]), **keywords)
-        written = alone.sequences[0].tolist()
-        assert together.sequences[row, : len(written)].tolist() == written
-        assert together.stats[row] == alone.stats[0]
+    assert_a_batch_is_its_rows(**keywords)
+    large, small = pair(3)
+    ids, mask = sources(3, LENGTHS)
     many = bild.generate_many(
-        large, small, [row[:n] for row, n in zip(ids, lengths, strict=True)], batch_size=2,
+        large, small, [row[:n] for row, n in zip(ids, LENGTHS, strict=True)], batch_size=2,
         **keywords | {"generator": torch.Generator().manual_seed(5)},
     )  # fmt: skip
     at_once = bild.generate(
@@ -165,10 +159,6 @@ def test_batch_is_row_by_row(shortlist):
     for (index, out), expected in zip(many, at_once.stats, strict=True):
         assert out.stats[0] == expected
         assert out.sequences[0].equal(at_once.sequences[index, : 1 + expected.tokens])
-
-
-def streams(seeds) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 # Greedy, on hand-made models

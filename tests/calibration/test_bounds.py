@@ -33,6 +33,16 @@ def test_it_is_the_smaller_of_two_exact_sums(hits: int, rows: int, level: str) -
     assert p_value(mean, rows, of) == pytest.approx(min(bentkus, math.exp(-rows * kl)), rel=1e-9)
 
 
+def test_a_sum_that_is_no_whole_number_is_rounded_upwards() -> None:
+    """Losses of positions or scores have such sums; Bentkus' part of the number below would promise too much."""
+    mean, rows, level = 3.5 / 100, 100, Fraction("1/10")
+    kl = mean * math.log(mean / 0.1) + (1 - mean) * math.log((1 - mean) / 0.9)
+    sums = {most: math.e * float(tail(most, rows, level)) for most in (3, 4)}
+    assert sums[3] < math.exp(-rows * kl) < sums[4]
+    assert p_value(mean, rows, 0.1) == pytest.approx(math.exp(-rows * kl), rel=1e-9)
+    assert p_value(36.5 / 500, 500, 0.1) == pytest.approx(math.e * float(tail(37, 500, level)), rel=1e-9)
+
+
 def test_either_part_can_be_the_smaller() -> None:
     """Bentkus' part near the mean, Hoeffding's far from it; a version with one of them alone is larger somewhere."""
     near, far = p_value(0.02, 1000, 0.03), p_value(0.0, 1000, 0.03)

@@ -12,9 +12,11 @@ import pytest
 
 import bild
 from pipelines import calibrate
-from pipelines.calibration import record
+from pipelines.calibration import record, study
 from pipelines.calibration.bounds import upper_bound
-from pipelines.calibration.rows import divided
+from pipelines.calibration.risks import Disagreement, PerExample, Written
+from pipelines.calibration.rows import _spent, divided
+from pipelines.calibration.run import Wanted, _tested
 from pipelines.cli import UserError
 from pipelines.data.task import fingerprint
 from pipelines.decoding import decode
@@ -47,6 +49,7 @@ def test_it_promises_the_fastest_point_that_passes(done):
     assert (promise["max_drop"], promise["delta"]) == (0.95, 0.1)
     assert promise["bound"] == pytest.approx(upper_bound(promise["estimate"], ROWS // 2, 0.1))
     assert promise["estimate"] < promise["bound"] <= 0.95
+    assert f"with probability 0.9 over the draw of the {ROWS // 2} examples of the tests" in promise["statement"]
     assert not list((done.folder / "results/cache/timing").iterdir())
 
 
@@ -96,6 +99,16 @@ def test_rows_are_divided_by_chance_and_again_the_same():
     assert np.mean(first) == pytest.approx(500, abs=60)
     assert divided(1000, 0.3, 0) == (first, second)
     assert divided(1000, 0.3, 1) != (first, second)
+    assert {str(divided(4, 0.5, seed, spent=2)) for seed in range(9)} == {"([0, 1], [2, 3])"}
+
+
+def test_a_test_asks_for_the_bound_not_for_the_mean():
+    wanted = Wanted(risk=Disagreement(), max_drop=0.2, delta=0.1)
+    for rows, passed in ((16, False), (256, True)):
+        losses = np.arange(rows) < rows / 8
+        bound = upper_bound(1 / 8, rows, 0.1)
+        assert (bound <= 0.2) == passed
+        assert _tested(losses, wanted) == {"risk": 1 / 8, "bound": pytest.approx(bound), "passed": passed}
 
 
 def test_lossless_points_lose_nothing(done):
@@ -261,6 +274,11 @@ def test_where_there_are_too_many_of_them_the_promise_says_so(trained):
     assert "; 12 of these have helped to choose the checkpoints" in content["promise"]["statement"]
 
 
+def test_no_more_rows_are_spent_than_were_looked_at(trained, words):
+    folder = Path(trained(100)[-1].partition("=")[2])
+    assert _spent(folder, instantiated(composed("calibrate", *words), "task")) == ROWS - 4
+
+
 @pytest.mark.parametrize(
     ("others", "more"),
     [
@@ -326,20 +344,38 @@ def test_mistakes_are_one_line_before_any_model_loads(words, override, message, 
     assert "\n" not in str(error.value)
 
 
-def test_a_study_of_coverage(words, capsys):
+class Larger(PerExample):
+    """A loss that is another one when the models change places."""
+
+    title = "share of texts with the larger sum of ids"
+
+    def losses(self, large: Written, policy: Written) -> np.ndarray:
+        pairs = zip(large.tokens, policy.tokens, strict=True)
+        return np.array([float(sum(ours) > sum(theirs)) for theirs, ours in pairs])
+
+
+def test_a_study_of_coverage(words, capsys, monkeypatch):
     """It has an infinite threshold in its curve, which JSON cannot hold as a number."""
-    checks = "coverage.checks=[{risk: {_target_: pipelines.calibration.risks.Disagreement}, max_drops: [0.5, 0.95]}]"
-    calibrate.main(composed("calibrate", *words, "coverage.resplits=20", checks))
+    real, studied = study.coverage, []
+    monkeypatch.setattr(study, "coverage", lambda *given: studied.append(given) or real(*given))
+    risks = ((Disagreement, "[0.5, 0.95]"), (Larger, "[0.9]"))
+    each = (f"{{risk: {{_target_: {kind.__module__}.{kind.__name__}}}, max_drops: {drops}}}" for kind, drops in risks)
+    checks = f"coverage.checks=[{', '.join(each)}]"
+    calibrate.main(composed("calibrate", *words, "coverage.resplits=20", "selection_share=0.25", checks))
     assert not BESIDE.exists()
     file = Path(capsys.readouterr().out.splitlines()[-1])
     assert file == Path("results/made/calibrate-large-small-coverage.json")
     content = json.loads(file.read_text())
     assert content["kind"] == "coverage"
     assert content["pool"]["examples"] == 2 * ROWS
-    assert (content["draws"]["selection"], content["draws"]["test"]) == (16, 16)
-    assert [check["max_drop"] for check in content["checks"]] == [0.5, 0.95]
-    for check in content["checks"]:
-        assert 0 <= check["bound"]["held"] <= 1
-        assert check["bound"]["lossy"] <= 1
+    assert (content["draws"]["selection"], content["draws"]["test"]) == (8, 24)
+    assert [check["max_drop"] for check in content["checks"]] == [0.5, 0.95, 0.9]
+    assert [check["delta"] for check in content["checks"]] == [0.1] * 3
+    for pool, draws, risk, *_ in studied:
+        assert (draws.selection, draws.test) == (8, 24)
+        told = [point["risks"][type(risk).__name__] for point in content["curve"]]
+        assert [losses.mean() for losses in pool.losses] == pytest.approx(told)
+        assert max(told) > 0
+    assert content["checks"][1]["bound"]["lossy"] == 1, "24 rows are enough for a bound of 0.95"
     assert content["curve"][-1]["bild"]["rollback"] == "inf"
     assert all(math.isfinite(point["risks"]["Disagreement"]) for point in content["curve"])

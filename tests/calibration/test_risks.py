@@ -74,3 +74,4 @@ def test_the_corpus_bound_is_one_sided() -> None:
     losses = np.concatenate([large, policy], axis=1)
     spread = (large - policy)[:, 0].std() / 20
     assert risk.bound(losses, 0.1) == pytest.approx(risk.estimate(losses) + 1.2816 * spread, abs=0.15 * spread)
+    assert risk.bound(losses, 0.1) != CorpusDrop(metric="rouge", seed=1).bound(losses, 0.1)

@@ -18,6 +18,7 @@ from pipelines.comparison.systems import points
 from pipelines.decoding.decode import Decoder, Decoding
 from pipelines.decoding.grid import possible
 from pipelines.evaluation import latency
+from pipelines.evaluation.plots import empty_figures
 from tests.conf import composed
 from tests.evaluation.conftest import models, overrides, pair, pair_folder, tokenizer  # noqa: F401 (fixtures)
 
@@ -63,7 +64,8 @@ def test_every_system_at_every_temperature(command, tmp_path, capsys):
     assert by_name["speculative here"]["rates"]["exact_match_with_large"] == 1
     assert by_name["mine 0.2, 0.5"]["policy"]["fallback"] == 0.2
     assert by_name["large"]["latency"]["speedup"]["value"] == 1
-    assert (greedy["decoding"]["do_sample"], sampled["decoding"]["do_sample"]) == (False, True)
+    decodings = [(panel["decoding"]["do_sample"], panel["decoding"]["temperature"]) for panel in (greedy, sampled)]
+    assert decodings == [(False, 0), (True, 1)]
     out = capsys.readouterr().out
     assert "left out: authors here" in out
     assert out.splitlines()[-1].endswith(".html")
@@ -247,6 +249,22 @@ def test_the_fastest_within_a_loss():
     ]
     slow = {"methods": [entry("large", "", 1, 30), entry("a", "", 3, 10)]}
     assert tables.fastest_rows(slow) == [["a", "–", "–", "–", "3.00x, 10.00"]]
+
+
+def test_the_plane_has_time_across_and_quality_upwards():
+    """A system's points in the order of their time, however they stand in the result; each model alone in its place."""
+    _, [axes] = empty_figures(4, 4, 1)
+    plots._draw(axes, {**PANEL, "methods": PANEL["methods"][::-1]})
+    drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
+    assert drawn.pop("a b") == ([1 / 3, 1 / 2, 1 / 1.5], [22, 29.2, 29.8])
+    assert drawn.pop("c") == ([1 / 1.2], [31])
+    assert drawn.pop("small") == ([1 / 4], [20])
+    assert drawn.pop("large") == ([1], [30])
+    [(_, level)] = drawn.values()
+    assert level == [30, 30], "the large model's quality is a line to compare with"
+    _, [axes] = empty_figures(4, 4, 1)
+    plots._draw(axes, PANEL)
+    assert [line.get_xdata()[0] for line in axes.lines if line.get_label() == "a b"] == [1 / 3]
 
 
 def test_the_picture_names_every_system_once_and_both_models():

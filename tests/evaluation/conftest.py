@@ -18,7 +18,8 @@ from pipelines.data.vocabulary import train_tokenizer
 from pipelines.decoding.decode import Decoding
 from pipelines.decoding.pair import Pair, describe
 from pipelines.evaluation import provenance, results
-from pipelines.evaluation.run import Evaluated, Settings, describe_task, evaluate
+from pipelines.evaluation.bench import Settings
+from pipelines.evaluation.run import Evaluated, describe_task, evaluate
 
 NOUNS = ("Hund", "Katze", "Zug", "Fluss", "Brief", "Garten", "Tisch", "Vogel")
 VERBS = ("sieht", "sucht", "findet", "kennt", "malt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 
 import pytest
@@ -131,10 +132,11 @@ def test_an_interrupted_measurement_goes_on(decoder, calls, log):
     assert calls == []
 
 
-def test_garbage_collection_is_put_back(decoder, log):
-    import gc
-
+def test_garbage_is_not_collected_while_time_is_taken(decoder, log, monkeypatch):
+    real, collected = latency._time, []
+    monkeypatch.setattr(latency, "_time", lambda *given: collected.append(gc.isenabled()) or real(*given))
     measured(decoder, [0], log)
+    assert collected == [False] * len(POLICIES)
     assert gc.isenabled()
 
 

@@ -181,6 +181,20 @@ def variant(result, quality: float, speed: float, **policy) -> results.Result:
     return results.Result(result.path.with_name(f"{quality}-{speed}.json"), content)
 
 
+def test_the_plot_has_time_across_and_the_fast_end_on_the_left(sweep, monkeypatch):
+    monkeypatch.setattr(plots, "svg_text", lambda figure: figure)
+    fast, slow = variant(sweep[0], 40.0, 2.0, fallback=0.2), variant(sweep[0], 45.0, 0.5, fallback=0.4)
+    fast.method("policy")["latency"]["speedup"] |= {"low": 1.25, "high": 2.5}
+    slow.method("policy")["latency"]["speedup"] |= {"low": 0.5, "high": 0.5}
+    [axes] = plots.quality_latency([slow, fast]).axes
+    [(points, _, (bars,))] = axes.containers
+    assert points.get_xydata().tolist() == [[0.5, 40], [2, 45]]
+    assert [segment.tolist() for segment in bars.get_segments()] == [[[0.4, 40], [0.8, 40]], [[2, 45], [2, 45]]]
+    assert [text.get_text() for text in axes.texts] == ["0.2", "0.4"]
+    [large] = [line for line in axes.lines if line.get_label() == "large alone"]
+    assert large.get_xydata().tolist() == [[1, 50]]
+
+
 def test_a_sweep_shows_the_fastest_within_one_point(sweep):
     fine, fast, good = (variant(sweep[0], *numbers) for numbers in ((49.2, 1.5), (48.9, 2.0), (50.5, 1.1)))
     assert report.shown_result([fine, fast, good]) is fine

@@ -12,7 +12,7 @@ import torch
 import bild
 from pipelines.cli import UserError
 from pipelines.data.task import Task
-from pipelines.models import loading, manifest
+from pipelines.models import loading, manifest, shortlist
 from pipelines.models.fingerprint import model_hash, source_hash, tokenizer_hash
 from pipelines.models.sources import Bigram, EarlyExit, PromptLookup, SourceConfig
 from tests.alignment import stand_in
@@ -146,16 +146,22 @@ def test_a_source_is_its_kind_and_its_fields(task, large):
 
 def test_early_exit_is_of_the_large_model_itself(task):
     deep = loading.LoadedModel(tiny.new_model(num_layers=3), tiny.TOKENIZER, "large", "large")
-    made = EarlyExit(name="early_exit", layers=2).load(deep, task)
+    made = EarlyExit(name="early_exit", layers=2, shortlist=False).load(deep, task)
     assert made.source == bild.EarlyExit(2)
     untrained = "; no training to write from there is known of it"
     assert made.note == f"early_exit: the first 2 decoder layers of the large model, with its head{untrained}"
     Path("large").mkdir()
     manifest.write("large", identity={"train.exits.2": 1.0, "train.exits.3": 1.0})
-    assert EarlyExit(name="early_exit", layers=2).load(deep, task).note + untrained == made.note
-    assert EarlyExit(name="early_exit", layers=1).load(deep, task).note.endswith(untrained)
+    assert EarlyExit(name="early_exit", layers=2, shortlist=False).load(deep, task).note + untrained == made.note
+    assert EarlyExit(name="early_exit", layers=1, shortlist=False).load(deep, task).note.endswith(untrained)
     assert source_hash(made.source) != source_hash(bild.EarlyExit(1))
+    with pytest.raises(UserError, match=r"small\.shortlist=true: there is no large/shortlist\.json; "):
+        EarlyExit(name="early_exit", layers=2, shortlist=True).load(deep, task)
+    shortlist.write(Path("large"), [1, 5, 9], tiny.TOKENIZER, 1)
+    listed = EarlyExit(name="early_exit", layers=2, shortlist=True).load(deep, task)
+    assert (listed.source, listed.shortlist, made.shortlist) == (made.source, (1, 5, 9), None)
+    assert listed.note.endswith(f"; drafts from 3 tokens of {len(tiny.TOKENIZER)} (shortlist.json)")
     with pytest.raises(UserError, match=r"small.layers=3: .* must leave out a layer, but .* decoder has 3"):
-        EarlyExit(name="early_exit", layers=3).load(deep, task)
+        EarlyExit(name="early_exit", layers=3, shortlist=False).load(deep, task)
     with pytest.raises(ValueError, match="layers=0 must be a whole number >= 1"):
-        EarlyExit(name="early_exit", layers=0)
+        EarlyExit(name="early_exit", layers=0, shortlist=False)

@@ -12,8 +12,12 @@ import pytest
 import yaml
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+import bild
 from pipelines import finetune
 from pipelines.cli import UserError
+from pipelines.decoding.config import instantiated
+from pipelines.decoding.decode import Decoding
+from pipelines.decoding.pair import load_pair
 from pipelines.files import sole_writer
 from pipelines.models import manifest
 from pipelines.models.loading import Model, choose_checkpoint
@@ -116,6 +120,28 @@ def test_the_second_of_two_is_refused_at_once(overrides, tmp_path: Path) -> None
     line = f"error: {out}: another run is writing there now; wait until it ends, or give this one a folder of its own"
     assert second.stdout.splitlines() == [line]
     assert [path.name for path in out.iterdir()] == [".lock"]
+
+
+def test_a_training_with_exits_leaves_what_its_lower_layers_may_draft(overrides, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "run"
+    deep = ["model.architecture.num_decoder_layers=2", "train.exits={1: 1, 2: 1}"]
+    finetune_here(*overrides, *deep, f"out={out}", "train.max_steps=1", "train.evaluate_every=1")
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    rows = tokenizer(list(tiny.pairs(44)["target"]), max_length=12, truncation=True)["input_ids"]
+    used = sorted({*tokenizer.all_special_ids, *(token for row in rows for token in row)})
+    assert len(used) < len(tokenizer)
+    told = f"{len(used)} tokens of {len(tokenizer)}"
+    assert f"{out}/shortlist.json: {told}, for small.shortlist=true" in capsys.readouterr().out
+    assert manifest.is_complete(out)
+
+    words = ["large=path", f"large.path={out}", "small=early_exit", "device=cpu"]
+    task = instantiated(composed("evaluate", *words), "task")
+    pairs = {on: load_pair(composed("evaluate", *words, f"small.shortlist={on}"), task) for on in ("true", "false")}
+    assert (pairs["true"].shortlist, pairs["false"].shortlist) == (tuple(used), None)
+    assert pairs["true"].described["small"].weights != pairs["false"].described["small"].weights
+    assert f"; drafts from {told} (shortlist.json)" in pairs["true"].described["small"].note
+    [row] = pairs["true"].decoder(Decoding(max_new_tokens=8)).decode(bild.SmallOnly(), [[5, 6, 7, 1]], [0])
+    assert set(row.tokens) <= set(used)
 
 
 def test_what_it_leaves_behind(overrides, tmp_path: Path, capsys) -> None:
