@@ -78,7 +78,7 @@ def test_every_system_at_every_temperature(command, tmp_path, capsys):
     assert not list((tmp_path / "results" / "cache" / "timing").iterdir())
 
 
-EXIT = {"_target_": "pipelines.models.sources.EarlyExit", "name": "early_exit", "layers": 1}
+EXIT = {"_target_": "pipelines.models.sources.EarlyExit", "name": "early_exit", "layers": 1, "shortlist": False}
 LOOKUP = {"_target_": "pipelines.models.sources.PromptLookup", "name": "lookup", "max_ngram": 2, "min_ngram": 1}
 BIGRAM = {"_target_": "pipelines.models.sources.Bigram", "name": "b", "texts": "auto", "outputs": "no", "limit": None}
 SOURCED = {
