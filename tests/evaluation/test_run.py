@@ -32,7 +32,7 @@ def numbers() -> dict:
         decoded[name] = [DecodedRow(*row, []) for row in zip(texts, tokens, counted, strict=True)]
         timings[name] = [Timing(row, name, *times, tokens[row]) for row, times in zip(TIMED, TIMES[name], strict=True)]
     task = SimpleNamespace(metric="bleu")
-    return run._numbers(POLICIES, decoded, timings, task, {"target": REFERENCES}, [1], 0)
+    return run._numbers(POLICIES, decoded, timings, task, {"target": REFERENCES}, [1], 0, others=())
 
 
 def test_quality_is_that_of_the_methods_own_texts(numbers):
