@@ -42,7 +42,7 @@ class Decoder:
         self._drafter = None
         if small is not None:
             verified = large is not None
-            self._drafter = Drafter(self._readers["small"], policy, rows, self._recorder, verified=verified)
+            self._drafter = Drafter(self._readers["small"], policy, request, rows, self._recorder, verified=verified)
         self._skip_draft = [policy.large_first] * len(request.prompt)
         self._draft_width = request.max_new_tokens if policy.max_draft is None else policy.max_draft
         self._draft_lengths = [self._draft_width] * len(request.prompt)
@@ -74,11 +74,18 @@ class Decoder:
         """What a closed row holds, as a batch of one."""
         stats, trace = self._recorder.take(row)
         sequences = torch.tensor([self._rows.tokens[row]], device=self._device)
-        return DecodeOutput(sequences, [stats], [trace], [self.parted(row)])
+        parted, run = self.parted(row), self.small_steps_run(row)
+        if self._drafter is not None:
+            self._drafter.steps_run[row] = 0
+        return DecodeOutput(sequences, [stats], [trace], [parted], [run])
 
     def parted(self, row: int) -> tuple[str, ...]:
         """Who has read a row apart from others; see ``DecodeOutput``."""
         return tuple(name for name, reader in self._readers.items() if row in reader.runner.parted)
+
+    def small_steps_run(self, row: int) -> int:
+        """How many steps the small model has run for a row; see ``DecodeOutput``."""
+        return 0 if self._drafter is None else self._drafter.steps_run[row]
 
     def reopen(self, row: int, name: int, generator: torch.Generator | None) -> None:
         """Begin anew in a row that has been taken, and whose runners have been restarted on a new source. ``name`` is

@@ -13,7 +13,7 @@ from torch import Tensor
 from bild.engine.runner import Runner
 from bild.processors import process
 from bild.rows import Request, Rows
-from bild.tensors import columns_from, fit_vocabulary, spread, where
+from bild.tensors import columns_from, spread, unfolded, where
 from bild.types import Scores
 
 
@@ -25,7 +25,7 @@ class Reader:
         self._name = name
         self._rows = rows
         self._request = request
-        self._vocab_size = vocab_size
+        self.vocab_size = vocab_size
 
     def read(self, taking_part: Sequence[bool], before: Sequence[int], width: int) -> Scores:
         """Feed the rows that take part what the model has not seen of them. Scores of the (B, width) positions whose
@@ -33,7 +33,10 @@ class Reader:
         tokens, unseen = self.unseen(taking_part)
         logits = self.runner.extend(tokens, unseen)
         first = [count - 1 - ahead for count, ahead in zip(unseen, before, strict=True)]
-        raw, ids = self.unfolded(columns_from(logits, [first[row] for row in where(taking_part)], first, width))
+        logits, ids = columns_from(logits, [first[row] for row in where(taking_part)], first, width), self.runner.listed
+        if ids is not None and len(self._request.processors) > 0:
+            logits, ids = spread(logits, ids, self.runner.vocab_size), None  # processors speak of ids, not of columns
+        raw = unfolded(logits, ids, self.vocab_size)
         processed = self._process(raw, taking_part, before)
         return Scores(raw=raw, processed=processed, sampler=self._request.sampler, ids=ids)
 
@@ -51,20 +54,13 @@ class Reader:
         tokens = []
         for row, seen, count in zip(self._rows.tokens, cached, unseen, strict=True):
             new = row[seen : seen + count]
-            if self.runner.vocab_size < self._vocab_size and new and max(new) >= self.runner.vocab_size:
+            if self.runner.vocab_size < self.vocab_size and new and max(new) >= self.runner.vocab_size:
                 raise ValueError(
-                    f"token id {max(new)} was written by the model of {self._vocab_size} tokens, but the {self._name} "
+                    f"token id {max(new)} was written by the model of {self.vocab_size} tokens, but the {self._name} "
                     f"model embeds only {self.runner.vocab_size}; use a pair with one tokenizer"
                 )
             tokens.append(new + [0] * (longest - count))
         return torch.tensor(tokens, device=self._request.prompt.device), unseen
-
-    def unfolded(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits as scores hold them: at least float32, over the vocabulary or over the ids that come with them."""
-        raw, ids = logits.to(torch.promote_types(logits.dtype, torch.float32)), self.runner.listed
-        if ids is not None and len(self._request.processors) > 0:
-            raw, ids = spread(raw, ids, self.runner.vocab_size), None  # processors speak of ids, not of columns
-        return raw if ids is not None else fit_vocabulary(raw, self._vocab_size), ids
 
     def forget(self, lengths: Sequence[int]) -> None:
         """Roll back to what each row has cached of its first ``lengths`` tokens."""

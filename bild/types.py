@@ -257,3 +257,6 @@ class DecodeOutput:
     parted: list[tuple[str, ...]]
     """B entries: who ("large", "small") read the row apart from others, pass after pass, since it cannot hold rows at
     different lengths (``engine="hf"``). The same texts, but no batch; it depends on the rows beside it."""
+    small_steps_run: list[int]
+    """B entries: the steps that the small model has run for the row. More than its ``small_steps`` where whole draft
+    turns run at once (``engine="graphs"``) and what comes after a draft's end is dropped; the same elsewhere."""
