@@ -47,8 +47,8 @@ class Chooser:
         """The same, of (B, 1) positions."""
         tokens = scores.pick(uniforms)
         token_probs = scores.confidence if uniforms is None else scores.plain_of(tokens)
-        stops = self.policy.stop(scores.plain[:, 0], n_drafted)
-        return stops, tokens[:, 0], scores.confidence[:, 0], token_probs[:, 0]
+        stops = self.policy.stop(scores.plain[:, 0], n_drafted).unsqueeze(1)
+        return stops, tokens, scores.confidence, token_probs
 
 
 class Drafter:
@@ -103,8 +103,7 @@ class Drafter:
         if self._at_once is None:
             scores = self._reader.read(drafting, [0] * len(drafting), 1)
             n_drafted = torch.full((len(drafting),), step, device=scores.raw.device)
-            stops, tokens, sure, probs = to_host(*self._chooser.of(scores, n_drafted, numbers))
-            return [Proposal(scores, stops, tokens, [[one] for one in sure], probs)]
+            return [Proposal(scores, *to_host(*self._chooser.of(scores, n_drafted, numbers)))]
         fed, unseen = self._reader.unseen(drafting)
         logits, said = self._at_once.draft(fed, unseen, Asked(steps, step, numbers, self._chooser))
         whole = self._chooser.scores(logits, self._at_once.listed)
@@ -116,12 +115,12 @@ class Drafter:
         if len(drafted) == length:
             turn.looked_ahead[row] = True
             return False
-        if said.stops[row]:
+        if said.stops[row][0]:
             turn.stopped[row] = True
             return False
-        tokens.append(said.tokens[row])
+        tokens += said.tokens[row]
         drafted += said.confidence[row]
-        turn.token_probs[row].append(said.token_probs[row])
+        turn.token_probs[row] += said.token_probs[row]
         turn.met[row] = self._policy.max_draft is None and rows.meets_criteria(row, len(tokens) - 1)
         if turn.met[row] or rows.is_eos(tokens[-1]) or len(tokens) >= rows.limit:
             return False
@@ -140,10 +139,10 @@ def _proposal(scores: Scores, said: Sequence[Sequence[Sequence[float]]], place: 
     here = slice(place, place + 1)
     return Proposal(
         replace(scores, raw=scores.raw[:, here], processed=scores.raw[:, here]),
-        stops=[bool(one) for one in stops],
-        tokens=[int(one) for one in tokens],
+        stops=[[bool(one)] for one in stops],
+        tokens=[[int(one)] for one in tokens],
         confidence=[[one] for one in sure],
-        token_probs=probs,
+        token_probs=[[one] for one in probs],
     )
 
 

@@ -15,16 +15,15 @@ from bild.types import Draft, Scores, Steps
 
 @dataclass(frozen=True)
 class Proposal:
-    """One step of the small model, per row."""
+    """One step of the small model: one position of each row, (B, 1) of everything."""
 
     scores: Scores
-    """(B, 1) positions"""
-    stops: list[bool]
+    stops: list[list[bool]]
     """the stop rule discards what it wrote"""
-    tokens: list[int]
+    tokens: list[list[int]]
     confidence: list[list[float]]
-    """its largest plain probability there, of one position"""
-    token_probs: list[float]
+    """its largest plain probability there"""
+    token_probs: list[list[float]]
     """its plain probability of the token"""
 
 

@@ -44,7 +44,8 @@ class CudaRecorder:
                 work()
             here.wait_stream(aside)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool):
+            # What other threads ask of the device (loaders that pin memory) is no part of it.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 work()
         return graph.replay
 

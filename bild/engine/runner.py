@@ -53,8 +53,8 @@ class Runner(Protocol):
 
 Choose = Callable[[Tensor, Tensor | None, Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor, Tensor]]
 """Logits (B, 1, V), the ids of their columns (None = all), (B,) tokens drafted so far and (B, 1) uniform numbers
-(None = greedy) to (B,) each: whether the draft stops here, the token, the largest plain probability, the token's plain
-probability. Tensor operations alone, nothing that looks at a number. Two that are equal do the same."""
+(None = greedy) to (B, 1) each: whether the draft stops here, the token, the largest plain probability, the token's
+plain probability. Tensor operations alone, nothing that looks at a number. Two that are equal do the same."""
 
 
 @dataclass(frozen=True)

@@ -164,9 +164,9 @@ class FixedCaches(Caches):
             turn.out[:, step : step + 1].copy_(logits)
             number = None if turn.numbers is None else turn.numbers[:, step : step + 1]
             chosen = choose(logits, head.listed, drafted + step, number)
-            turn.said[:, :, step].copy_(torch.stack([one.to(turn.said.dtype) for one in chosen]))
+            turn.said[:, :, step : step + 1].copy_(torch.stack([one.to(turn.said.dtype) for one in chosen]))
             starts = starts + (counts if step == 0 else 1)
-            fed = chosen[1].unsqueeze(1)
+            fed = chosen[1]
 
     def _hidden(self, tokens: Tensor, starts: Tensor) -> Tensor:
         """(B * W, D) behind the layers, of (B, W) tokens that stand behind ``starts`` (B,) others."""
