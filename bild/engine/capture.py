@@ -102,3 +102,7 @@ class Recordings:
         self._kept[name] = work, self._recorder.record(work)
         if len(self._kept) > MOST_KEPT:
             self._kept.popitem(last=False)
+
+    def clear(self) -> None:
+        """Let go of all of it."""
+        self._kept.clear()

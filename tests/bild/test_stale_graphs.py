@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -12,6 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput
 import bild
 from bild import drafter
 from bild.engine import make_runner
+from bild.engine.prepared import t5_halves
 from bild.engine.t5.fixed import FixedCaches
 from tests.bild.models import pair, sources, tiny_t5
 from tests.bild.replayed import LENGTHS, Counting, same, written
@@ -71,6 +74,27 @@ def test_other_weights_or_another_dtype_are_never_stale(tape, change):
     assert tape.recorded == recorded + 1
     assert not after.double().equal(before.double())
     assert float((after - logits("static")).norm() / after.norm()) < (0.02 if change is to_bfloat16 else 1e-5)
+
+
+@torch.no_grad()
+def test_what_was_recorded_is_freed_with_the_weights_that_it_was_recorded_with(tape):
+    model = tiny_t5(7, dtype=torch.float32)
+
+    def prepared():
+        written("graphs", bild.LargeOnly(), models=(model, None))
+        return weakref.ref(t5_halves(model, int8=False)[1])
+
+    gc.disable()  # on a GPU too, memory is not what it waits for
+    try:
+        first = prepared()
+        assert first() is not None
+        in_place(model)
+        second = prepared()
+        assert first() is None
+        bild.forget(model)
+        assert second() is None
+    finally:
+        gc.enable()
 
 
 def kept_mask(self, tokens, positions, places, reach):

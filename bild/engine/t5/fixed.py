@@ -95,6 +95,10 @@ class FixedCaches(Caches):
         for one in (*self._caches, *self._joined):
             one.zero_()
 
+    def forget_recordings(self) -> None:
+        """They refer to these buffers, and to the weights."""
+        self._recordings.clear()
+
     def hold(self, rows: Tensor, joined: Sequence[Tensor], valid: Tensor) -> None:
         """Give these rows (N,) the sources (N, S, 2A) of each layer; ``valid`` (N, S)."""
         width, bias = valid.shape[1], self._source_bias

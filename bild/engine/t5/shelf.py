@@ -40,4 +40,14 @@ class Shelf:
     def put(self, caches: FixedCaches) -> None:
         """They are free again. Those that have waited longest are given up."""
         self._idle.append(caches)
-        del self._idle[:-MOST_IDLE]
+        self._give_up(len(self._idle) - MOST_IDLE)
+
+    def clear(self) -> None:
+        """Free what waits: the weights are not to be used again."""
+        self._give_up(len(self._idle))
+
+    def _give_up(self, count: int) -> None:
+        """Let go of those that have waited longest, at once: on a GPU nobody collects what only refers to itself."""
+        for one in self._idle[: max(0, count)]:
+            one.forget_recordings()
+        del self._idle[: max(0, count)]
