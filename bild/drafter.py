@@ -91,8 +91,6 @@ class Drafter:
                 step += 1
                 if not any(drafting):
                     break
-            if self._at_once is not None:  # it may have gone on behind the end of a draft
-                self._reader.forget(self._rows.lengths)
 
     def _next(self, drafting: Sequence[bool], step: int, longest: int, uniforms: Tensor | None) -> Sequence[Proposal]:
         """The small model's view of the next position of the rows that draft, or of the next few, and what follows."""

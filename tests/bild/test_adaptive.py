@@ -99,6 +99,16 @@ def test_samples_follow_the_large_model(policy):
     assert p_value(samples_of(policy, SAMPLED), law_of_one_model(tempered(LARGE, SAMPLED))) > 1e-3
 
 
+@pytest.mark.parametrize("rule", ["chow", "diff", "token_v1"])
+def test_a_cascade_looks_ahead_behind_shorter_drafts_too(rule):
+    """Its greedy text is its target's, however long the drafts are."""
+    texts = [
+        written(bild.SpeculativeCascade(rule=rule, alpha=0.4, draft_length=length, adaptive=length > 1))[0]
+        for length in (1, 2, 5)
+    ]
+    assert texts[0] == texts[1] == texts[2]
+
+
 def test_samples_of_a_cascade_follow_its_target_behind_shorter_drafts_too():
     """Four tokens: a first draft of three, whose rejection makes the next one shorter, and a look behind that one."""
     alpha = 0.65

@@ -174,9 +174,19 @@ def test_two_calls_at_a_time_share_no_buffers(tape):
     inputs = [sources(seed, [4])[0][0] for seed in range(6)]
     keywords = {"policy": bild.Speculative(draft_length=3), "batch_size": 2, "max_new_tokens": 9}
     alone = [out.sequences for _, out in bild.generate_many(large, small, inputs, engine="static", **keywords)]
-    streams = [bild.generate_many(large, small, inputs, engine="graphs", **keywords) for _ in range(2)]
-    for expected, *outs in zip(alone, *streams, strict=True):
-        assert all(out.sequences.equal(expected) for _, out in outs)
+    one = bild.generate_many(large, small, inputs, engine="graphs", **keywords)
+    other = bild.generate_many(large, small, inputs[::-1], engine="graphs", **keywords)
+    for (index, forwards), (_, backwards) in zip(one, other, strict=True):
+        assert forwards.sequences.equal(alone[index])
+        assert backwards.sequences.equal(alone[-1 - index])
+
+
+@pytest.mark.parametrize("new_tokens", [28, 29, 30, 31])
+def test_drafts_run_past_the_end_of_the_buffers(tape, new_tokens):
+    """30 tokens behind the start fill buffers of 32 places, of which the last is nobody's."""
+    config = GenerationConfig(decoder_start_token_id=START, pad_token_id=PAD, eos_token_id=999)
+    for policy in (bild.Speculative(draft_length=7), bild.BigLittle(fallback=0.3, rollback=1.0), bild.SmallOnly()):
+        assert same(policy, generation_config=config, max_new_tokens=new_tokens)
 
 
 def test_inference_mode_may_come_and_go(tape):

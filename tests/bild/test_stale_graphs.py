@@ -209,7 +209,7 @@ def test_numbers_that_are_none_are_told_and_not_left_behind(tape, name):
     hidden = torch.full((3, 6, 16), torch.nan, dtype=torch.float64)
     runner = make_runner(models[name], "graphs", 13)
     runner.prefill(encoder_outputs=BaseModelOutput(hidden), attention_mask=sources(3, LENGTHS)[1])
-    assert runner.extend(torch.zeros(3, 1, dtype=torch.long), [1, 1, 1]).isnan().all()
+    assert runner.extend(torch.zeros(3, 4, dtype=torch.long), [4, 4, 4]).isnan().all()
     del runner
     assert written("graphs", policy, models=tuple(models.values())).sequences.equal(expected)
     models[name].decoder.final_layer_norm.weight.fill_(torch.nan)
