@@ -38,16 +38,34 @@ class Rows:
         self._device = request.prompt.device
         self._pad = request.pad_token_id
         self._eos = frozenset(request.eos_token_ids)
+        self._criteria = request.stopping_criteria
         self.limit = request.prompt.shape[1] + request.max_new_tokens
         """tokens of a row at most, prompt included"""
         self.tokens: list[list[int]] = request.prompt.tolist()
         """of each row, the draft of the running round included"""
         self.is_open = [True] * len(self.tokens)
+        self.names = list(range(len(self.tokens)))
+        """the numbers that messages call them by"""
 
     @property
     def lengths(self) -> list[int]:
         """Tokens of each row, prompt included."""
         return [len(row) for row in self.tokens]
+
+    def reopen(self, row: int, name: int, prompt: list[int]) -> None:
+        """Begin anew in a row, with another name."""
+        self.tokens[row], self.names[row], self.is_open[row] = prompt, name, True
+
+    def meets_criteria(self, row: int, start: int) -> bool:
+        """Whether a stopping criterion ends the row at a token from ``start`` on; it is cut after that one."""
+        tokens = self.tokens[row]
+        if len(self._criteria) == 0:
+            return False
+        for length in range(start + 1, len(tokens) + 1):
+            if bool(self._criteria(torch.tensor([tokens[:length]], device=self._device), None).any()):
+                del tokens[length:]
+                return True
+        return False
 
     def is_eos(self, token: int) -> bool:
         return token in self._eos

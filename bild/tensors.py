@@ -43,6 +43,12 @@ def fit_vocabulary(logits: Tensor, vocab_size: int) -> Tensor:
     return logits[..., :vocab_size] if missing < 0 else logits
 
 
+def unfolded(logits: Tensor, ids: Tensor | None, vocab_size: int) -> Tensor:
+    """A model's logits as scores hold them: at least float32, and over the vocabulary unless they are of listed ids."""
+    raw = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return raw if ids is not None else fit_vocabulary(raw, vocab_size)
+
+
 def to_host(*values: Tensor) -> list[Any]:
     """Tensors as nested lists; on an accelerator all of them in one transfer."""
     if values[0].device.type == "cpu":

@@ -14,6 +14,20 @@ from bild.types import Draft, Scores, Steps
 
 
 @dataclass(frozen=True)
+class Proposal:
+    """One step of the small model: one position of each row, (B, 1) of everything."""
+
+    scores: Scores
+    stops: list[list[bool]]
+    """the stop rule discards what it wrote"""
+    tokens: list[list[int]]
+    confidence: list[list[float]]
+    """its largest plain probability there"""
+    token_probs: list[list[float]]
+    """its plain probability of the token"""
+
+
+@dataclass(frozen=True)
 class Turn:
     """What the small model did, per row."""
 
@@ -23,6 +37,8 @@ class Turn:
     """the stop rule ended it"""
     met: list[bool]
     """a stopping criterion ended it"""
+    looked_ahead: list[bool]
+    """its cap ended it, and the small model was asked one position further"""
     confidence: list[list[float]]
     """the small model's largest plain probability at each drafted token"""
     token_probs: list[list[float]]
@@ -34,7 +50,8 @@ class Turn:
     def begin(cls, starts: list[int]) -> Turn:
         """Nothing is drafted yet."""
         count = len(starts)
-        return cls(starts, [False] * count, [False] * count, [[] for _ in starts], [[] for _ in starts])
+        stopped, met, looked_ahead = ([False] * count for _ in range(3))
+        return cls(starts, stopped, met, looked_ahead, [[] for _ in starts], [[] for _ in starts])
 
     @property
     def n_drafted(self) -> list[int]:
@@ -43,11 +60,13 @@ class Turn:
     def as_draft(self, tokens: Tensor, vocab_size: int) -> Draft:
         """As a policy sees it; ``tokens`` (B, K) are what was drafted."""
         device, (rows, longest) = tokens.device, tokens.shape
+        stopped, looked_ahead = torch.tensor([self.stopped, self.looked_ahead], device=device)
         probs = [row + [0.0] * (longest - len(row)) for row in self.token_probs]
         return Draft(
             tokens=tokens,
             n_drafted=torch.tensor(self.n_drafted, device=device),
-            stopped=torch.tensor(self.stopped, device=device),
+            stopped=stopped,
+            looked_ahead=looked_ahead,
             token_probs=torch.tensor(probs, device=device).view(rows, longest),
             small=Steps(self.kept, longest + 1, vocab_size),
         )

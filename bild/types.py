@@ -87,8 +87,8 @@ class Scores:
 @dataclass(frozen=True)
 class Steps:
     """What the small model said while it drafted, over the large model's vocabulary. W = K + 1 positions; the last of a
-    row's ``n_drafted + 1`` holds nothing unless its stop rule ended the draft, or its cap did and the policy
-    ``looks_ahead``. The very numbers that its tokens were drawn from; put together when first asked for."""
+    row's ``n_drafted + 1`` holds nothing unless its stop rule ended the draft, or its cap did and the small model
+    ``looked_ahead``. The very numbers that its tokens were drawn from; put together when first asked for."""
 
     each: Sequence[Scores]
     """(B, 1) positions of every step"""
@@ -155,6 +155,8 @@ class Draft:
     """(B,) int64 tokens drafted, the discarded trigger not counted."""
     stopped: Tensor
     """(B,) bool, the stop rule ended the draft (and not its cap, an EOS or the length limit)."""
+    looked_ahead: Tensor
+    """(B,) bool, its cap ended the draft, and the policy ``looks_ahead``: ``small`` holds what comes after it."""
     token_probs: Tensor
     """(B, K) the small model's plain probability of each."""
     small: Steps
@@ -166,6 +168,7 @@ class Draft:
             tokens=self.tokens[:, :width],
             n_drafted=self.n_drafted.clamp(max=width),
             stopped=self.stopped,
+            looked_ahead=self.looked_ahead,
             token_probs=self.token_probs[:, :width],
             small=replace(self.small, each=self.small.each[: width + 1], width=width + 1),
         )
@@ -254,3 +257,6 @@ class DecodeOutput:
     parted: list[tuple[str, ...]]
     """B entries: who ("large", "small") read the row apart from others, pass after pass, since it cannot hold rows at
     different lengths (``engine="hf"``). The same texts, but no batch; it depends on the rows beside it."""
+    small_steps_run: list[int]
+    """B entries: the steps that the small model has run for the row. More than its ``small_steps`` where whole draft
+    turns run at once (``engine="graphs"``) and what comes after a draft's end is dropped; the same elsewhere."""

@@ -50,6 +50,12 @@ def check_whole(key: str, value: object, least: int = 1, null: str | None = None
         raise UserError(f"{key}={value}: must be a whole number of at least {least}{hint}")
 
 
+def check_folder(key: str, value: object) -> None:
+    """Raise ``UserError`` unless a key's value may name a folder."""
+    if not isinstance(value, str) or not value:
+        raise UserError(f"{key}={value}: give a folder")
+
+
 def counted(number: int, noun: str) -> str:
     """A number with its noun, such as "1 row" and "2,000 rows"."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
@@ -146,9 +152,11 @@ def _refused(error: HydraException, config_name: str) -> str:
         return f"{error.override}: cannot be read; write key=value, with quotes around a value of special characters"
     told = first_line(error)
     if unknown := re.match(r"Could not override '(.+?)'", told):
-        close = get_close_matches(unknown[1], _keys(config_name), cutoff=ALIKE)
+        # A value of braces holds keys of its own, one of which it may be.
+        key = getattr(error.__cause__, "full_key", unknown[1])
+        close = get_close_matches(key, _keys(config_name), cutoff=ALIKE)
         remedy = f"did you mean {' or '.join(close)}?" if close else "--cfg job shows all of them"
-        return f"{unknown[1]}: there is no such key here; {remedy}"
+        return f"{key}: there is no such key here; {remedy}"
     if within := re.match(r"In '(.+?)': Could not override '(.+?)'", told):
         overlay = within[1].replace("/", "=")
         return f"{overlay}: is for another pipeline; it sets {within[2]}, which {config_name} does not have"
@@ -190,7 +198,7 @@ def _required(what: str, example: str, _node_: Node) -> None:
 
 def _last_part(path: str) -> str:
     """Resolver ``${last_part:path}``: the name of a folder or of a hub repository."""
-    return Path(path).name
+    return Path(str(path)).name  # null has a name as well; whoever loads it says what is wrong
 
 
 OmegaConf.register_new_resolver("required", _required)

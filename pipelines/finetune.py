@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from pipelines.cli import UserError, entry
+from pipelines.cli import check_folder, entry
 
 
 def main(config: DictConfig) -> None:
@@ -26,8 +26,7 @@ def main(config: DictConfig) -> None:
 
     task, model, settings = (instantiated(config, node) for node in ("task", "model", "train"))
     refuse_prompt(task)
-    if not isinstance(config.out, str) or not config.out:
-        raise UserError(f"out={config.out}: give a folder")
+    check_folder("out", config.out)
     out = Path(config.out)
     with held(out):
         train_pairs, validation_pairs = task.load("train", config.limit), task.load("validation", config.limit)

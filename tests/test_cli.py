@@ -10,7 +10,7 @@ from hydra.errors import InstantiationException
 
 from pipelines import cli
 from pipelines.cli import UserError, check_whole, counted
-from tests.conf import ROOT
+from tests.conf import ROOT, composed
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +49,10 @@ def answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
         ("finetune small=tiny-small", "small: there is no such key here; --cfg job shows all of them"),
         ("evaluate bild=large_only bild.fallback=1", "bild.fallback: there is no such key here; --cfg job"),
         ("finetune large=a small=b", "large: there is no such key here"),
+        (
+            "evaluate task.data_files={tset:x}",
+            "task.data_files.tset: there is no such key here; did you mean task.data",
+        ),
         ("finetune model=tiny-smal", "model=tiny-smal: there is no such choice; did you mean tiny-small"),
         ("evaluate bild=bert", "bild=bert: there is no such choice; choose one of big_little, "),
         ("evaluate seed=1 bild=null", "bild=null: must name a choice; choose one of big_little, "),
@@ -68,6 +72,11 @@ def answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
 )
 def test_a_mistake_is_one_line_with_a_remedy(command: str, told: str, answer) -> None:
     assert answer(command).startswith(told)
+
+
+def test_a_path_that_is_null_is_left_to_whoever_loads_it() -> None:
+    config = composed("evaluate", "large=path", "large.path=null")
+    assert (config.large.name, config.large.path) == ("None", None)
 
 
 def test_what_the_pipeline_refuses_is_one_line(answer) -> None:

@@ -12,29 +12,35 @@ from bild.engine.shortlist import ShortlistRunner
 from bild.engine.t5.adaptive import AdaptiveRunner
 from bild.engine.t5.decoder import T5Decoder
 from bild.engine.t5.early_exit import t5_early_exit
+from bild.engine.t5.graphs import GraphRunner
 from bild.engine.t5.runner import T5Runner
+from bild.engine.t5.source import SourceReader
 from bild.engine.t5.state import T5State
 from bild.engine.truncated import truncated
 from bild.types import ExitRule
 
-ENGINES = ("auto", "hf", "static", "static+int8")
+ENGINES = ("auto", "hf", "eager", "static", "static+int8", "graphs")
 
 
 def make_runner(model: PreTrainedModel, engine: str, max_length: int, listed: Tensor | None = None) -> Runner:
     """The runner that ``engine`` names, for rows of at most ``max_length`` decoder tokens.
 
-    "hf" is transformers' own forward, for any model; "static" this package's step for T5 and mT5;
-    "static+int8" the same with 8-bit products, on the CPU; "auto" is "static" where it serves the model, else "hf".
+    "hf" is transformers' own forward, for any model; "static", which is also called "eager", this package's step for T5
+    and mT5; "static+int8" the same with 8-bit products, on the CPU; "graphs" the same on CUDA, captured once and
+    replayed; "auto" is "static" where it serves the model, else "hf".
     ``listed`` (V',): the ids that logits are wanted of (``bild.engine.shortlist``), None = all.
 
     Raises:
         ValueError: no such engine, or it does not serve this model.
     """
-    parts = _t5_parts(model, engine, max_length)
-    if parts is None:
+    halves = _t5_halves(model, engine)
+    if halves is None:
         runner = huggingface_runner(model)
         return runner if listed is None else ShortlistRunner(runner, listed)
-    return T5Runner(*parts, listed)
+    reader, decoder = halves
+    if engine == "graphs":
+        return GraphRunner(reader, decoder, max_length, listed, decoder.all_layers)
+    return T5Runner(decoder, T5State(reader, decoder, max_length), listed)
 
 
 def make_adaptive(model: PreTrainedModel, engine: str, max_length: int, rule: ExitRule) -> AdaptiveRunner:
@@ -43,30 +49,37 @@ def make_adaptive(model: PreTrainedModel, engine: str, max_length: int, rule: Ex
     Raises:
         ValueError: as ``make_runner``, and on "hf", where every token takes every layer.
     """
-    parts = _t5_parts(model, engine, max_length)
-    if parts is None:
+    halves = _t5_halves(model, engine)
+    if halves is None or engine == "graphs":
+        way = "captured graphs" if engine == "graphs" else "transformers' forward"
         raise ValueError(
-            f"engine={engine!r} runs this model through transformers' forward, which takes every token through every "
-            "layer; to leave early, use engine='static' and a T5 or mT5"
+            f"engine={engine!r} runs this model through {way}, which take every token through every layer; "
+            "to leave early, use engine='static' and a T5 or mT5"
         )
-    return AdaptiveRunner(*parts, rule)
+    reader, decoder = halves
+    return AdaptiveRunner(decoder, T5State(reader, decoder, max_length), rule)
 
 
 def make_early_exit(
     model: PreTrainedModel, engine: str, max_length: int, layers: int, listed: Tensor | None = None
 ) -> tuple[Runner, Runner]:
     """Runners of a model and of the first ``layers`` of its decoder layers with its head. They share what they compute
-    on this package's own step; on transformers' forward each computes for itself. ``listed`` (V',): as in
-    ``make_runner``, of the first layers.
+    on this package's own step; in captured graphs and on transformers' forward each computes for itself. ``listed``
+    (V',): as in ``make_runner``, of the first layers.
 
     Raises:
         ValueError: as ``make_runner``.
     """
-    parts = _t5_parts(model, engine, max_length)
-    if parts is None:
+    halves = _t5_halves(model, engine)
+    if halves is None:
         lower: Runner = huggingface_runner(truncated(model, layers))
         return huggingface_runner(model), lower if listed is None else ShortlistRunner(lower, listed)
-    return t5_early_exit(*parts, layers, listed)
+    reader, decoder = halves
+    if engine == "graphs":
+        below = range(layers)
+        whole = GraphRunner(reader, decoder, max_length, None, decoder.all_layers)
+        return whole, GraphRunner(reader, decoder, max_length, listed, below)
+    return t5_early_exit(decoder, T5State(reader, decoder, max_length), layers, listed)
 
 
 def parts_rows(model: PreTrainedModel, engine: str) -> bool:
@@ -75,7 +88,7 @@ def parts_rows(model: PreTrainedModel, engine: str) -> bool:
     return engine == "hf" or (engine == "auto" and why_not_t5(model) is not None)
 
 
-def _t5_parts(model: PreTrainedModel, engine: str, max_length: int) -> tuple[T5Decoder, T5State] | None:
+def _t5_halves(model: PreTrainedModel, engine: str) -> tuple[SourceReader, T5Decoder] | None:
     """What T5 runners are made of; None if transformers' own forward is to run the model."""
     check_engine(engine)
     reason = None if engine == "hf" else why_not_t5(model)
@@ -87,7 +100,7 @@ def _t5_parts(model: PreTrainedModel, engine: str, max_length: int) -> tuple[T5D
     if int8 and model.device.type != "cpu":
         raise ValueError(f"engine={engine!r} runs on the CPU, the model is on {model.device}; use engine='static'")
     encoder, decoder = t5_halves(model, int8=int8)
-    return decoder, T5State(model, encoder, decoder, max_length)
+    return SourceReader(model, encoder, decoder), decoder
 
 
 def check_engine(engine: str) -> None:

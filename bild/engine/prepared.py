@@ -25,6 +25,7 @@ def why_not_t5(model: PreTrainedModel) -> str | None:
         return f"it serves {' and '.join(one.__name__ for one in FAMILY)}, and this is a {type(model).__name__}"
     watch = _watches.get(model)
     if watch is None or not watch.is_current():
+        forget(model)
         watch = _watches[model] = _Watch(model)
     return watch.obstacle("decoder")
 
@@ -48,7 +49,9 @@ def forget(model: PreTrainedModel) -> None:
 
     For a model that stays alive but has been moved or cast: until its next call, or its end, both copies are kept.
     """
-    _watches.pop(model, None)
+    watch = _watches.pop(model, None)
+    for _, decoder in () if watch is None else watch.halves.values():
+        decoder.shelf.clear()
 
 
 class _Watch:

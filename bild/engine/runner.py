@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -48,3 +49,36 @@ class Runner(Protocol):
 
     def rollback(self, lengths: Sequence[int]) -> None:
         """Forget what each row holds beyond its length in ``lengths``, none longer than what is cached."""
+
+
+Choose = Callable[[Tensor, Tensor | None, Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor, Tensor]]
+"""Logits (B, 1, V), the ids of their columns (None = all), (B,) tokens drafted so far and (B, 1) uniform numbers
+(None = greedy) to (B, 1) each: whether the draft stops here, the token, the largest plain probability, the token's
+plain probability. Tensor operations alone, nothing that looks at a number. Two that are equal do the same."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A stretch of a draft turn."""
+
+    steps: int
+    n_drafted: int
+    """tokens that the rows have drafted in this turn before it"""
+    uniforms: Tensor | None
+    """(B, steps), None when greedy"""
+    choose: Choose
+
+
+@runtime_checkable
+class DraftRunner(Runner, Protocol):
+    """A runner that takes several draft steps at once, and never asks the host in between."""
+
+    def draft(self, tokens: Tensor, widths: Sequence[int], asked: Asked) -> tuple[Tensor, list[Any]]:
+        """Feed each row its first ``widths`` tokens, as ``extend`` does, and then what ``asked.choose`` chose, until
+        ``asked.steps`` tokens are chosen, the last of which is not fed.
+
+        Returns logits (B, steps, V), and on the host what was chosen: four lists (B, steps), in the order of
+        ``Choose``. What a row of width 0 says is meaningless, and so is everything behind the end of a row's draft,
+        which only the caller knows. The ``lengths`` of the other rows grow by ``widths`` and ``steps`` - 1; what they
+        hold of a draft beyond its end is for ``rollback`` to forget.
+        """

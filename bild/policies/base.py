@@ -75,6 +75,11 @@ class Policy(ABC):
         """
         return torch.zeros_like(n_drafted, dtype=torch.bool)
 
+    def next_draft_length(self, length: int, n_drafted: int, n_accepted: int) -> int:
+        """Tokens that a row may draft in its next round, at most ``max_draft``, after a round in which it could draft
+        ``length``, did draft ``n_drafted``, and kept ``n_accepted``. A row's first round may draft ``max_draft``."""
+        return length
+
     def review(self, draft: Draft, at_eos: Tensor, at_limit: Tensor) -> Review:
         """What is decided before the large model looks. Asked when a draft has reached the end of its row: (B,) bool
         whether at an EOS, or at the length limit or a stopping criterion."""
@@ -91,6 +96,12 @@ def check_draft_length(draft_length: object) -> None:
     """Raise ValueError unless it is a whole number >= 1."""
     if isinstance(draft_length, bool) or not isinstance(draft_length, int) or draft_length < 1:
         raise ValueError(f"draft_length={draft_length} must be a whole number >= 1")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise ValueError unless it is True or False: any other value would count as one of them."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}={value!r} must be true or false")
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:

@@ -8,7 +8,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from bild.policies.base import Policy, check_choice, check_draft_length
+from bild.policies.adaptive import adapted
+from bild.policies.base import Policy, check_choice, check_draft_length, check_flag
 from bild.policies.fallback import below_fallback
 from bild.policies.rollback import authors_rule, paper_rule
 from bild.types import Draft, Review, Scores, Verdict
@@ -27,6 +28,9 @@ class BigLittle(Policy):
     """>= 0, nats: a drafted token whose cross-entropy under the large model is higher may be replaced; inf = never"""
     draft_length: int = 10
     """>= 1, tokens drafted in a round at most"""
+    adaptive: bool = False
+    """shorter drafts in a row whose drafts are rejected, up to ``draft_length`` again where they stand
+    (``bild.policies.adaptive``)"""
     verify_eos: bool = False
     """verify a draft that ends in EOS; Algorithm 1 lets it end the row as it is"""
     rule: Literal["paper", "authors"] = "paper"
@@ -38,9 +42,12 @@ class BigLittle(Policy):
         if not self.rollback >= 0:
             raise ValueError(f"rollback={self.rollback} must be a number of nats >= 0 (inf = never roll back)")
         check_draft_length(self.draft_length)
+        check_flag("adaptive", self.adaptive)
         check_choice("rule", self.rule, ("paper", "authors"))
         if self.rule == "authors" and self.verify_eos:
             raise ValueError("rule='authors' never verifies a drafted EOS; use rule='paper' with verify_eos=True")
+        if self.rule == "authors" and self.adaptive:
+            raise ValueError("rule='authors' drafts as its authors' loop does; use rule='paper' with adaptive=True")
 
     @property
     def max_draft(self) -> int:
@@ -65,6 +72,9 @@ class BigLittle(Policy):
 
     def stop(self, small_probs: Tensor, n_drafted: Tensor) -> Tensor:
         return below_fallback(small_probs, self.fallback)
+
+    def next_draft_length(self, length: int, n_drafted: int, n_accepted: int) -> int:
+        return adapted(length, n_drafted, n_accepted, self.draft_length) if self.adaptive else length
 
     def review(self, draft: Draft, at_eos: Tensor, at_limit: Tensor) -> Review:
         ends = at_eos & (not self.verify_eos)

@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bild.policies.base import Policy, check_choice, check_draft_length, check_number
+from bild.policies.adaptive import adapted
+from bild.policies.base import Policy, check_choice, check_draft_length, check_flag, check_number
 from bild.policies.deferral import JUDGING, RULES, Rule, defers, greedy_mixture, mixture
 from bild.policies.speculation import accepted, concluded, leading, residual
 from bild.tensors import at
@@ -29,6 +30,9 @@ class SpeculativeCascade(Policy):
     """any number but NaN: the higher, the more the small model writes"""
     draft_length: int = 5
     """>= 1, tokens drafted in a round"""
+    adaptive: bool = False
+    """shorter drafts in a row whose drafts are rejected, up to ``draft_length`` again where they stand
+    (``bild.policies.adaptive``)"""
     bonus: Literal["target", "large"] = "target"
     """what the token after a full draft is drawn from: "target" follows the rule there too, for one more small step;
     "large" is the large model"""
@@ -37,6 +41,7 @@ class SpeculativeCascade(Policy):
         check_choice("rule", self.rule, RULES)
         check_number("alpha", self.alpha)
         check_draft_length(self.draft_length)
+        check_flag("adaptive", self.adaptive)
         check_choice("bonus", self.bonus, ("target", "large"))
 
     @property
@@ -55,11 +60,13 @@ class SpeculativeCascade(Policy):
     def looks_ahead(self) -> bool:
         return self.bonus == "target"
 
+    def next_draft_length(self, length: int, n_drafted: int, n_accepted: int) -> int:
+        return adapted(length, n_drafted, n_accepted, self.draft_length) if self.adaptive else length
+
     def verify(self, draft: Draft, large: Scores, uniforms: Tensor | None) -> Verdict:
         small = draft.small
         deferred = defers(self.rule, self.alpha, small, large)
-        # Past a draft that its cap did not end there is no view of the small model.
-        rule_goes_on = (draft.n_drafted == self.draft_length) & self.looks_ahead
+        rule_goes_on = draft.looked_ahead
         if uniforms is None:
             target = greedy_mixture(deferred, small.choice, large.choice)
             n_accepted = leading(draft, draft.tokens == target[:, :-1])

@@ -18,7 +18,7 @@ from pipelines.alignment.models import Models
 from pipelines.alignment.outputs import Processes
 from pipelines.alignment.run import Teacher
 from pipelines.alignment.settings import AlignSettings
-from pipelines.cli import UserError, check_whole, counted
+from pipelines.cli import UserError, check_folder, check_whole, counted
 from pipelines.data.task import Task, refuse_prompt
 from pipelines.decoding.config import check_seed_and_engine, instantiated
 from pipelines.decoding.pair import chosen_device, chosen_dtype
@@ -56,6 +56,7 @@ def assemble(config: DictConfig) -> Parts:
         UserError: a value out of range, data or a model that cannot be loaded, or two tokenizers.
     """
     check_whole("batch_size", config.batch_size)
+    check_folder("out", config.out)
     check_seed_and_engine(config)
     device, dtype = chosen_device(config.device), chosen_dtype(config.dtype)
     if config.split == "validation":

@@ -64,8 +64,12 @@ class Task:
                 columns.names(getattr(self, name))
             except ValueError as error:
                 raise UserError(f"task.{name}={getattr(self, name)}: {error}; write columns as {{column}}") from error
-        for split in self.data_files:
+        if not isinstance(self.data_files, Mapping):
+            raise UserError(f"task.data_files={self.data_files}: give a file for each split, such as {{test: FILE}}")
+        for split, file in self.data_files.items():
             check_split(split, "task.data_files")
+            if not isinstance(file, str | None):
+                raise UserError(f"task.data_files.{split}={file}: give a file, or null for none")
 
     @cached_property
     def examples(self) -> tuple[str, ...]:

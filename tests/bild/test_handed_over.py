@@ -62,6 +62,7 @@ def drafted(probs: list[list[float]]) -> Draft:
         tokens=torch.zeros(len(probs), width, dtype=torch.long),
         n_drafted=torch.tensor([len(row) for row in probs]),
         stopped=torch.zeros(len(probs), dtype=torch.bool),
+        looked_ahead=torch.zeros(len(probs), dtype=torch.bool),
         token_probs=torch.tensor([row + [0.0] * (width - len(row)) for row in probs]),
         small=Steps((), width + 1, 4),
     )

@@ -35,6 +35,7 @@ def draft(tokens: list[list[int]], n_drafted: list[int] | None = None, stopped: 
         tokens=ids,
         n_drafted=torch.tensor([ids.shape[1]] * len(tokens) if n_drafted is None else n_drafted),
         stopped=torch.tensor([False] * len(tokens) if stopped is None else stopped),
+        looked_ahead=torch.zeros(len(tokens), dtype=torch.bool),
         token_probs=torch.ones(ids.shape),
         small=Steps((), ids.shape[1] + 1, 4),
     )

@@ -201,7 +201,7 @@ def test_auto_is_static_where_it_serves():
 
 
 def test_a_wrong_engine_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"engine='fast' does not exist; use 'auto', .* or 'static\+int8'"):
+    with pytest.raises(ValueError, match=r"engine='fast' does not exist; use 'auto', .* or 'graphs'"):
         make_runner(MODELS["t5"], "fast", 100)
     with pytest.raises(ValueError, match=r"engine='static' cannot run this model: .* BartFor.*; use engine='hf'"):
         make_runner(MODELS["bart"], "static", 100)

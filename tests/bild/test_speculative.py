@@ -221,6 +221,7 @@ def test_columns_beyond_a_rows_draft_decide_nothing():
         tokens=torch.zeros(3, 2, dtype=torch.long),
         n_drafted=torch.tensor([2, 1, 0]),
         stopped=torch.zeros(3, dtype=torch.bool),
+        looked_ahead=torch.zeros(3, dtype=torch.bool),
         token_probs=torch.ones(3, 2),
         small=Steps((), 3, 4),
     )

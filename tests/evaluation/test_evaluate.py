@@ -251,6 +251,11 @@ def test_sampling_is_repeatable(overrides, tmp_path):
         ("max_new_tokens=0", "max_new_tokens=0: must be"),
         ("top_p=2", "top_p=2 must be in"),
         ("device=abacus", "device=abacus"),
+        ("device=null", "device=None: is not a device"),
+        ("out=", "out=: give a folder"),
+        ("out=null", "out=None: give a folder"),
+        ("task.data_files=null", "task.data_files=None: give a file for each split, such as {test: FILE}"),
+        ("task.data_files.test=3", "task.data_files.test=3: give a file, or null for none"),
         ("dtype=float16", "dtype=float16: choose one of float32"),
     ],
 )

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from bild.engine.linear import Linear, make_linear
 from bild.engine.t5.layers import FeedForward, Norm, product
+from bild.engine.t5.shelf import Shelf
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class T5Decoder:
         self.head_scale = config.d_model**-0.5 if getattr(config, "scale_decoder_outputs", False) else 1.0
         self._attention = model.decoder.block[0].layer[0].SelfAttention
         self._distance_bias = torch.empty(self.n_heads, 0)
+        self.shelf = Shelf()
 
     @property
     def all_layers(self) -> range:

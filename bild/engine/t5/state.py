@@ -13,12 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import PreTrainedModel
 
-from bild.engine.encoder import encode
 from bild.engine.t5.decoder import DecoderLayer, T5Decoder
-from bild.engine.t5.encoder import T5Encoder
 from bild.engine.t5.layers import Block, attend, in_heads, settle
+from bild.engine.t5.source import SourceReader
 
 
 @dataclass(frozen=True)
@@ -43,90 +41,33 @@ class Step:
         return replace(self, tokens=self.tokens[index], slots=self.slots[index], block=Block(self.block.shape, places))
 
 
-class T5State:
-    """Caches sized for ``capacity`` tokens a row. ``encoder`` None = the model's own forward encodes."""
+class Caches:
+    """A decoder's layers over B rows of at most ``capacity`` tokens: what they have cached, and their sources."""
 
-    def __init__(self, model: PreTrainedModel, encoder: T5Encoder | None, decoder: T5Decoder, capacity: int) -> None:
-        self._model = model
-        self._encoder = encoder
+    def __init__(self, decoder: T5Decoder, capacity: int) -> None:
         self._decoder = decoder
         self._capacity = capacity
         self._bias = decoder.bias_of_distance(capacity)
         self._caches: list[Tensor] = []
+        """(B, C, 2A) of each layer, keys and values side by side"""
+        self._sources: list[tuple[Tensor, ...]] = []
+        """keys and values (B, H, S, A / H) of each layer"""
+        self._source_bias: Tensor | None = None
+        """(B, 1, 1, S), -inf at padding"""
 
     @property
     def slots(self) -> int:
         """Places that the rows have together; ``Step.slots`` numbers them."""
         return self._caches[0].shape[0] * self._capacity
 
-    def prefill(self, encoder_inputs: dict[str, Any]) -> int:
-        """Begin with these sources, and with nothing cached. Returns how many rows there are."""
-        joined, valid = self._read_source(encoder_inputs)
-        self._caches = [one.new_zeros(len(valid), self._capacity, one.shape[-1]) for one in joined]
-        self._joined, self._valid = joined, valid
-        self._show_sources(valid.shape[1])
-        return len(valid)
-
-    def restart(self, rows: Sequence[int], encoder_inputs: dict[str, Any]) -> None:
-        """Give these rows other sources."""
-        joined, valid = self._read_source(encoder_inputs)
-        width, room = valid.shape[1], self._valid.shape[1]
-        if width > room:
-            more = max(width, room + room // 2) - room  # so that a batch whose sources grow is not copied each time
-            self._valid = F.pad(self._valid, (0, more))
-            self._joined = [F.pad(one, (0, 0, 0, more)) for one in self._joined]
-        index = torch.tensor(rows, device=valid.device)
-        self._valid[index] = False
-        self._valid[index, :width] = valid
-        # What stands behind a shorter source is another's, and masked.
-        for held, new in zip(self._joined, joined, strict=True):
-            held[index, :width] = new
-        self._show_sources(int(self._valid.any(0).nonzero().max()) + 1)
-
-    def _read_source(self, encoder_inputs: dict[str, Any]) -> tuple[list[Tensor], Tensor]:
-        """The source's keys and values side by side, (B, S, 2A) for each layer, and (B, S) where it is no padding."""
-        hidden, mask = self._encode(encoder_inputs)
-        flat, shape = hidden.reshape(-1, hidden.shape[-1]), hidden.shape[:2]
-        joined = [layer.cross_kv(flat).view(*shape, -1) for layer in self._decoder.layers]
-        valid = torch.ones(shape, dtype=torch.bool, device=hidden.device) if mask is None else mask.bool()
-        return joined, valid
-
-    def _show_sources(self, width: int) -> None:
-        """Let the rows attend to the first ``width`` places of what is held of their sources."""
-        valid = self._valid[:, :width]
-        self._sources = [in_heads(one[:, :width], 2, self._decoder.n_heads) for one in self._joined]
-        bias = torch.zeros(valid.shape, dtype=self._joined[0].dtype, device=valid.device)
-        padded = not bool(valid.all())
-        self._source_bias = bias.masked_fill_(~valid, -torch.inf)[:, None, None, :] if padded else None
-
-    def _encode(self, encoder_inputs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
-        """This engine's encoder on token ids and mask; the model's own on anything else."""
-        if self._encoder is None or not encoder_inputs.keys() <= {"input_ids", "attention_mask"}:
-            return encode(self._model, encoder_inputs)
-        mask = encoder_inputs.get("attention_mask")
-        return self._encoder(encoder_inputs["input_ids"], mask), mask
-
-    def step(self, tokens: Tensor, lengths: Sequence[int], widths: Sequence[int]) -> Step:
-        """Each row's first ``widths`` of (B, W) ``tokens``, behind the ``lengths`` that it has.
-
-        Raises:
-            ValueError: the caches hold fewer.
-        """
+    def at(self, tokens: Tensor, positions: Tensor, places: Tensor | None, reach: int) -> Step:
+        """(B, W) ``tokens`` at (B, W) positions below the capacity, of which those in ``places`` count, in sight of the
+        first ``reach`` positions."""
         (rows, width), device = tokens.shape, tokens.device
-        reach = max(map(sum, zip(lengths, widths, strict=True)))
-        if reach > self._capacity:
-            raise ValueError(f"the cache holds {self._capacity} tokens a row, {reach} are needed")
-        columns = torch.arange(width, device=device)
-        positions = torch.tensor(lengths, device=device).unsqueeze(-1) + columns
+        block = Block((rows, width), places)
         slots = positions + torch.arange(rows, device=device).unsqueeze(-1) * self._capacity
-        places = None
-        if min(widths) < width:
-            counts = columns < torch.tensor(widths, device=device).unsqueeze(-1)
-            places = counts.flatten().nonzero().squeeze(-1)
-            positions = positions.clamp(max=self._capacity - 1)
         # Distance d is in column capacity + d of the table.
         distances = (positions + self._capacity).unsqueeze(-1) - torch.arange(reach, device=device)
-        block = Block((rows, width), places)
         return Step(
             tokens=block.flat(tokens).view(-1),
             slots=block.flat(slots).view(-1),
@@ -173,3 +114,62 @@ class T5State:
         """(N, A) queries over (B, H, T, A/H) keys and values to (N, A)."""
         (queries,) = in_heads(step.block.spread(query), 1, self._decoder.n_heads)
         return step.block.flat(attend(queries, keys, values, bias))
+
+
+class T5State(Caches):
+    """Caches that are made anew for every batch of sources, and grow no longer than they need to be."""
+
+    def __init__(self, reader: SourceReader, decoder: T5Decoder, capacity: int) -> None:
+        super().__init__(decoder, capacity)
+        self._reader = reader
+
+    def prefill(self, encoder_inputs: dict[str, Any]) -> int:
+        """Begin with these sources, and with nothing cached. Returns how many rows there are."""
+        joined, valid = self._reader.read(encoder_inputs, self._decoder.all_layers)
+        self._caches = [one.new_zeros(len(valid), self._capacity, one.shape[-1]) for one in joined]
+        self._joined, self._valid = joined, valid
+        self._show_sources(valid.shape[1])
+        return len(valid)
+
+    def restart(self, rows: Sequence[int], encoder_inputs: dict[str, Any]) -> None:
+        """Give these rows other sources."""
+        joined, valid = self._reader.read(encoder_inputs, self._decoder.all_layers)
+        width, room = valid.shape[1], self._valid.shape[1]
+        if width > room:
+            more = max(width, room + room // 2) - room  # so that a batch whose sources grow is not copied each time
+            self._valid = F.pad(self._valid, (0, more))
+            self._joined = [F.pad(one, (0, 0, 0, more)) for one in self._joined]
+        index = torch.tensor(rows, device=valid.device)
+        self._valid[index] = False
+        self._valid[index, :width] = valid
+        # What stands behind a shorter source is another's, and masked.
+        for held, new in zip(self._joined, joined, strict=True):
+            held[index, :width] = new
+        self._show_sources(int(self._valid.any(0).nonzero().max()) + 1)
+
+    def _show_sources(self, width: int) -> None:
+        """Let the rows attend to the first ``width`` places of what is held of their sources."""
+        valid = self._valid[:, :width]
+        self._sources = [in_heads(one[:, :width], 2, self._decoder.n_heads) for one in self._joined]
+        bias = torch.zeros(valid.shape, dtype=self._joined[0].dtype, device=valid.device)
+        padded = not bool(valid.all())
+        self._source_bias = bias.masked_fill_(~valid, -torch.inf)[:, None, None, :] if padded else None
+
+    def step(self, tokens: Tensor, lengths: Sequence[int], widths: Sequence[int]) -> Step:
+        """Each row's first ``widths`` of (B, W) ``tokens``, behind the ``lengths`` that it has.
+
+        Raises:
+            ValueError: the caches hold fewer.
+        """
+        width, device = tokens.shape[1], tokens.device
+        reach = max(map(sum, zip(lengths, widths, strict=True)))
+        if reach > self._capacity:
+            raise ValueError(f"the cache holds {self._capacity} tokens a row, {reach} are needed")
+        columns = torch.arange(width, device=device)
+        positions = torch.tensor(lengths, device=device).unsqueeze(-1) + columns
+        places = None
+        if min(widths) < width:
+            counts = columns < torch.tensor(widths, device=device).unsqueeze(-1)
+            places = counts.flatten().nonzero().squeeze(-1)
+            positions = positions.clamp(max=self._capacity - 1)
+        return self.at(tokens, positions, places, reach)

@@ -1,0 +1,156 @@
+"""A draft turn: the small model writes, token after token, until something ends the row's turn.
+
+Names no policy and no model; the policy's stop rule and the runner's logits are all that it asks for. A runner that
+takes several steps at once is read once for all of them, and what lies behind the end of a row's turn is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from bild.engine.runner import Asked, DraftRunner
+from bild.policies.base import Policy
+from bild.reader import Reader
+from bild.rows import Request, Rows
+from bild.sampling import Sampler
+from bild.tensors import to_host, unfolded, where
+from bild.trace import Recorder
+from bild.turn import Proposal, Turn
+from bild.types import Scores
+
+STEPS_AT_ONCE = 16  # at most; a whole turn unless drafts are longer
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """What a step of the small model comes to, as tensors; see ``bild.engine.runner.Choose``."""
+
+    policy: Policy
+    sampler: Sampler
+    vocab_size: int
+
+    def __call__(
+        self, logits: Tensor, ids: Tensor | None, n_drafted: Tensor, uniforms: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.of(self.scores(logits, ids), n_drafted, uniforms)
+
+    def scores(self, logits: Tensor, ids: Tensor | None) -> Scores:
+        """Logits (B, W, V) without processors."""
+        raw = unfolded(logits, ids, self.vocab_size)
+        return Scores(raw=raw, processed=raw, sampler=self.sampler, ids=ids)
+
+    def of(self, scores: Scores, n_drafted: Tensor, uniforms: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The same, of (B, 1) positions."""
+        tokens = scores.pick(uniforms)
+        token_probs = scores.confidence if uniforms is None else scores.plain_of(tokens)
+        stops = self.policy.stop(scores.plain[:, 0], n_drafted).unsqueeze(1)
+        return stops, tokens, scores.confidence, token_probs
+
+
+class Drafter:
+    """The small model's side of the loop. ``verified``: there is a large model to go on where this one has nothing to
+    say."""
+
+    def __init__(
+        self, reader: Reader, policy: Policy, request: Request, rows: Rows, recorder: Recorder, *, verified: bool
+    ) -> None:
+        self._reader = reader
+        self._policy = policy
+        self._rows = rows
+        self._recorder = recorder
+        self._verified = verified
+        self._chooser = Chooser(policy, request.sampler, reader.vocab_size)
+        self._at_once: DraftRunner | None = None
+        if isinstance(reader.runner, DraftRunner) and len(request.processors) == 0 and _is_a_value(policy):
+            self._at_once = reader.runner
+        self.steps_run = [0] * len(rows.tokens)
+        """of each row, the steps that the small model has taken for it, dropped ones too"""
+
+    def draft(self, turn: Turn, lengths: Sequence[int], uniforms: Tensor | None) -> None:
+        """Draft at most ``lengths`` tokens a row, none in those of length 0, until the stop rule, an EOS or the length
+        limit ends the turn, or the small model has nothing to say. Without a cap stopping criteria end it too; else
+        they wait for what verification leaves. ``uniforms`` (B, K+1): one column a step, the last behind a draft of K.
+        """
+        policy, drafting = self._policy, [length > 0 for length in lengths]
+        longest, step = max(lengths) + policy.looks_ahead, 0
+        while any(drafting):
+            for said in self._next(drafting, step, longest, uniforms):
+                self._recorder.step("small", drafting)
+                if policy.keeps_scores:
+                    turn.kept.append(said.scores)
+                if self._verified:
+                    for row in _silent(said, drafting):
+                        drafting[row] = False
+                self._reader.check_numbers(said.scores, said.confidence, [int(drafts) for drafts in drafting])
+                for row in where(drafting):
+                    drafting[row] = self._goes_on(turn, row, said, lengths[row])
+                step += 1
+                if not any(drafting):
+                    break
+
+    def _next(self, drafting: Sequence[bool], step: int, longest: int, uniforms: Tensor | None) -> Sequence[Proposal]:
+        """The small model's view of the next position of the rows that draft, or of the next few, and what follows."""
+        steps = 1 if self._at_once is None else min(longest - step, STEPS_AT_ONCE)
+        numbers = None if uniforms is None else uniforms[:, step : step + steps]
+        for row in where(drafting):
+            self.steps_run[row] += steps
+        if self._at_once is None:
+            scores = self._reader.read(drafting, [0] * len(drafting), 1)
+            n_drafted = torch.full((len(drafting),), step, device=scores.raw.device)
+            return [Proposal(scores, *to_host(*self._chooser.of(scores, n_drafted, numbers)))]
+        fed, unseen = self._reader.unseen(drafting)
+        logits, said = self._at_once.draft(fed, unseen, Asked(steps, step, numbers, self._chooser))
+        whole = self._chooser.scores(logits, self._at_once.listed)
+        return [_proposal(whole, said, place) for place in range(steps)]
+
+    def _goes_on(self, turn: Turn, row: int, said: Proposal, length: int) -> bool:
+        """Put a row's next token down, unless it was only looked at. Returns whether the small model is asked again."""
+        rows, tokens, drafted = self._rows, self._rows.tokens[row], turn.confidence[row]
+        if len(drafted) == length:
+            turn.looked_ahead[row] = True
+            return False
+        if said.stops[row][0]:
+            turn.stopped[row] = True
+            return False
+        tokens += said.tokens[row]
+        drafted += said.confidence[row]
+        turn.token_probs[row] += said.token_probs[row]
+        turn.met[row] = self._policy.max_draft is None and rows.meets_criteria(row, len(tokens) - 1)
+        if turn.met[row] or rows.is_eos(tokens[-1]) or len(tokens) >= rows.limit:
+            return False
+        return len(drafted) < length or self._policy.looks_ahead
+
+
+def _silent(said: Proposal, drafting: Sequence[bool]) -> list[int]:
+    """The rows without a draft to go on with: a source proposes nothing, or nothing that the processors allow."""
+    unclear = [row for row in where(drafting) if said.confidence[row][0] != said.confidence[row][0]]
+    return [row for row in unclear if bool((said.scores.processed[row] == -torch.inf).all())]
+
+
+def _proposal(scores: Scores, said: Sequence[Sequence[Sequence[float]]], place: int) -> Proposal:
+    """One of several steps."""
+    stops, tokens, sure, probs = ([row[place] for row in rows] for rows in said)
+    here = slice(place, place + 1)
+    return Proposal(
+        replace(scores, raw=scores.raw[:, here], processed=scores.raw[:, here]),
+        stops=[[bool(one)] for one in stops],
+        tokens=[[int(one)] for one in tokens],
+        confidence=[[one] for one in sure],
+        token_probs=[[one] for one in probs],
+    )
+
+
+def _is_a_value(policy: Policy) -> bool:
+    """Whether equal policies decide alike, now and later: what is recorded of one may be replayed for the other."""
+    parameters = vars(type(policy)).get("__dataclass_params__")
+    if parameters is None or not parameters.frozen:
+        return False
+    try:
+        hash(policy)
+    except TypeError:  # a field may change
+        return False
+    return True

@@ -1,0 +1,108 @@
+"""Work over tensors whose addresses stay, recorded once and replayed: CUDA graphs. The only file that knows CUDA.
+
+A replay repeats what was launched while the work was recorded, on the same memory: numbers that the work took from the
+host are in it for good, so whatever differs from call to call must stand in a tensor that the work reads.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from functools import cache
+from typing import Any, Protocol
+
+import torch
+
+Work = Callable[[], None]
+"""Reads and writes tensors that live longer than it, and gives nothing back; doing it twice changes nothing."""
+
+MOST_KEPT = 24  # recordings over one set of buffers; a recording holds no memory of its own but its launches
+
+
+class Recorder(Protocol):
+    """What can record work on one device."""
+
+    def record(self, work: Work) -> Work:
+        """Do the work, and give back what does the same again. Raises RuntimeError where it cannot be recorded."""
+
+
+class CudaRecorder:
+    """Every graph of a device takes its scratch memory from one pool: replays follow each other, and what outlives one
+    stands in tensors that were there before it was recorded."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool: Any = torch.cuda.graph_pool_handle()
+
+    def record(self, work: Work) -> Work:
+        with torch.cuda.device(self._device):
+            # Once outside of a capture, on a stream of its own: libraries set themselves up at their first call.
+            here, aside = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            aside.wait_stream(here)
+            with torch.cuda.stream(aside):
+                work()
+            here.wait_stream(aside)
+            graph = torch.cuda.CUDAGraph()
+            # What other threads ask of the device (loaders that pin memory) is no part of it.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                work()
+        return graph.replay
+
+
+@cache
+def recorder_of(device: torch.device) -> Recorder:
+    """The recorder of a device.
+
+    Raises:
+        ValueError: nothing can be recorded there.
+    """
+    if device.type != "cuda":
+        raise ValueError(f"engine='graphs' captures CUDA graphs, the model is on {device}; use engine='static'")
+    return CudaRecorder(device)
+
+
+class Careful:
+    """A recorder that falls back: once recording has failed, for want of memory or because the work asks the host for
+    something, work is done step by step from then on, after one warning."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder: Recorder | None = recorder
+
+    def record(self, work: Work) -> Work:
+        if self._recorder is not None:
+            try:
+                return self._recorder.record(work)
+            except RuntimeError as error:
+                self._recorder = None
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                warnings.warn(f"no graph could be captured, so steps run one by one: {reason}", stacklevel=2)
+        work()
+        return work
+
+
+class Recordings:
+    """What has been recorded over one set of buffers, by name."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._kept: OrderedDict[Hashable, tuple[Work, Work]] = OrderedDict()
+
+    # In one mode, whatever the caller's: what is made in inference mode cannot be written to outside of it.
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def run(self, name: Hashable, make: Callable[[], Work]) -> None:
+        """Do the work of this name, which ``make`` gives where it has not been recorded yet."""
+        if name in self._kept:
+            self._kept.move_to_end(name)
+            self._kept[name][1]()
+            return
+        work = make()
+        # The work stays with its recording, and with it whatever it reads.
+        self._kept[name] = work, self._recorder.record(work)
+        if len(self._kept) > MOST_KEPT:
+            self._kept.popitem(last=False)
+
+    def clear(self) -> None:
+        """Let go of all of it."""
+        self._kept.clear()

@@ -1,0 +1,201 @@
+"""A T5 decoder's steps over buffers whose addresses never change, so that they can be recorded and replayed.
+
+Everything that differs between two calls of the same step stands in a tensor: tokens, lengths, what has been counted so
+far, random numbers, sources and their padding. Knows no model beside the decoder, so that what is kept here for the
+next call keeps nothing alive but the weights that it was recorded with.
+
+A row that is fed less than the step is wide writes past its end. Nobody looks there before it is overwritten, and the
+last place of every row, where positions beyond the buffers end up, is nobody's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bild.engine.capture import Recorder, Recordings, Work
+from bild.engine.linear import Linear
+from bild.engine.runner import Asked, Choose
+from bild.engine.t5.decoder import T5Decoder
+from bild.engine.t5.layers import in_heads
+from bild.engine.t5.state import Caches
+
+SMALLEST_CACHE, SMALLEST_SOURCE = 32, 16
+
+
+def bucket(size: int, smallest: int = 1) -> int:
+    """The power of two that holds ``size`` >= 1, at least ``smallest``."""
+    return max(smallest, 1 << (size - 1).bit_length())
+
+
+@dataclass(frozen=True)
+class Head:
+    """What makes logits of a decoder's output. The product tells one from another: another list has another."""
+
+    product: Linear
+    listed: Tensor | None
+    """(V,) the ids of its columns; None = 0 .. V-1"""
+    n_outputs: int
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Where a draft turn of K steps finds and leaves things."""
+
+    inputs: Tensor
+    """(B, 3 + W) int64: tokens cached, tokens to read, tokens drafted so far; and the tokens to read, W at most"""
+    numbers: Tensor | None
+    """(B, K) uniform numbers; None = greedy"""
+    out: Tensor
+    """(B, K, V) logits"""
+    said: Tensor
+    """(4, B, K) float64, which holds every token id exactly: what ``Choose`` gave"""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What buffers are made for."""
+
+    rows: int
+    capacity: int
+    """tokens of a row at most, and one place that is nobody's"""
+    source: int
+    """source tokens of a row at most"""
+    layers: range
+
+    @classmethod
+    def of(cls, rows: int, longest: int, source: int, layers: range) -> Size:
+        """The smallest that holds rows of ``longest`` tokens and sources of ``source``."""
+        return cls(rows, bucket(longest + 1, SMALLEST_CACHE), bucket(source, SMALLEST_SOURCE), layers)
+
+
+class FixedCaches(Caches):
+    """Caches, sources, inputs and outputs at fixed addresses, and what has been recorded over them."""
+
+    # In one mode, whatever the caller's: what is made in inference mode cannot be written to outside of it.
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def __init__(self, decoder: T5Decoder, size: Size, recorder: Recorder) -> None:
+        super().__init__(decoder, size.capacity)
+        self.size = size
+        self._device, self._dtype = decoder.embedding.device, decoder.embedding.dtype
+        self._caches = [self._zeros(size.rows, size.capacity, 2 * decoder.inner_width) for _ in size.layers]
+        self._joined = [self._zeros(size.rows, size.source, 2 * decoder.inner_width) for _ in size.layers]
+        self._sources = [in_heads(one, 2, decoder.n_heads) for one in self._joined]
+        self._source_bias = self._zeros(size.rows, 1, 1, size.source)
+        self._held: dict[Hashable, Tensor] = {}
+        self._recordings = Recordings(recorder)
+
+    def clear(self) -> None:
+        """Forget the last call: not even a number that masks multiply by zero may be left of it."""
+        for one in (*self._caches, *self._joined):
+            one.zero_()
+
+    def forget_recordings(self) -> None:
+        """They refer to these buffers, and to the weights."""
+        self._recordings.clear()
+
+    def hold(self, rows: Tensor, joined: Sequence[Tensor], valid: Tensor) -> None:
+        """Give these rows (N,) the sources (N, S, 2A) of each layer; ``valid`` (N, S)."""
+        width, bias = valid.shape[1], self._source_bias
+        assert bias is not None
+        masked = bias.new_full((len(rows), self.size.source), -torch.inf)
+        masked[:, :width].masked_fill_(valid, 0)
+        bias[rows] = masked[:, None, None, :]
+        for held, new in zip(self._joined, joined, strict=True):
+            held[rows, :width] = new
+
+    def take_over(self, other: FixedCaches) -> None:
+        """Hold what buffers with less room for sources hold."""
+        bias, theirs, width = self._source_bias, other._source_bias, other.size.source
+        assert bias is not None
+        assert theirs is not None
+        bias.fill_(-torch.inf)
+        bias[..., :width] = theirs
+        for mine, written in zip(self._caches, other._caches, strict=True):
+            mine.copy_(written)
+        for mine, source in zip(self._joined, other._joined, strict=True):
+            mine[:, :width] = source
+
+    def extend(self, tokens: Tensor, lengths: Sequence[int], head: Head) -> Tensor:
+        """(B, W) tokens behind ``lengths`` to their logits (B, W, V)."""
+        rows, width = self.size.rows, bucket(tokens.shape[1])
+        inputs = self._fill([[length] for length in lengths], tokens, width)
+        out = self._hold(("logits", width, head.n_outputs), (rows, width, head.n_outputs), self._dtype)
+
+        def make() -> Work:
+            starts, fed = inputs[:, 0], inputs[:, 1:]
+
+            def work() -> None:
+                out.copy_(self._logits(self._hidden(fed, starts), head).view(out.shape))
+
+            return work
+
+        self._recordings.run(("extend", width, head.product), make)
+        return out[:, : tokens.shape[1]].clone()
+
+    def draft(
+        self, tokens: Tensor, lengths: Sequence[int], widths: Sequence[int], asked: Asked, head: Head
+    ) -> tuple[Tensor, list[Any]]:
+        """Several steps, each of what the one before it chose, in one go; see ``DraftRunner.draft``."""
+        width, rows, steps = bucket(tokens.shape[1], 2), self.size.rows, asked.steps
+        facts = [[length, count, asked.n_drafted] for length, count in zip(lengths, widths, strict=True)]
+        inputs = self._fill(facts, tokens, width)
+        numbers = None
+        if asked.uniforms is not None:
+            numbers = self._hold(("uniforms", steps), (rows, steps), asked.uniforms.dtype)
+            numbers.copy_(asked.uniforms)
+        out = self._hold(("logits", steps, head.n_outputs), (rows, steps, head.n_outputs), self._dtype)
+        said = self._hold(("said", steps), (4, rows, steps), torch.float64)
+        turn = Turn(inputs, numbers, out, said)
+        name = ("draft", width, steps, numbers is None, asked.choose, head.product)
+        self._recordings.run(name, lambda: lambda: self._turn(turn, asked.choose, head))
+        return out.clone(), said.tolist()
+
+    def _turn(self, turn: Turn, choose: Choose, head: Head) -> None:
+        """Nothing of this may look at a number: a step's outcome goes into the next one as it is."""
+        starts, counts, drafted, fed = turn.inputs[:, 0], turn.inputs[:, 1], turn.inputs[:, 2], turn.inputs[:, 3:]
+        for step in range(turn.out.shape[1]):
+            hidden = self._hidden(fed, starts)
+            if step == 0:  # of a row that catches up its last token
+                firsts = torch.arange(len(counts), device=self._device) * fed.shape[1]
+                hidden = hidden.index_select(0, firsts + (counts - 1).clamp(min=0))
+            logits = self._logits(hidden, head).unsqueeze(1)
+            turn.out[:, step : step + 1].copy_(logits)
+            number = None if turn.numbers is None else turn.numbers[:, step : step + 1]
+            chosen = choose(logits, head.listed, drafted + step, number)
+            turn.said[:, :, step : step + 1].copy_(torch.stack([one.to(turn.said.dtype) for one in chosen]))
+            starts = starts + (counts if step == 0 else 1)
+            fed = chosen[1]
+
+    def _hidden(self, tokens: Tensor, starts: Tensor) -> Tensor:
+        """(B * W, D) behind the layers, of (B, W) tokens that stand behind ``starts`` (B,) others."""
+        positions = starts.unsqueeze(-1) + torch.arange(tokens.shape[1], device=tokens.device)
+        step = self.at(tokens, positions.clamp(max=self._capacity - 1), None, self._capacity)
+        return self.run(self.embed(step), step, self.size.layers)
+
+    def _logits(self, hidden: Tensor, head: Head) -> Tensor:
+        """(N, D) to (N, V)."""
+        return head.product(self._decoder.ready_for_head(hidden))
+
+    def _fill(self, facts: list[list[int]], tokens: Tensor, width: int) -> Tensor:
+        """(B, F + width) int64 at a fixed address: the facts of each row, then its tokens, in one transfer or two."""
+        first = len(facts[0])
+        inputs = self._hold(("inputs", first, width), (self.size.rows, first + width), torch.long)
+        inputs[:, :first].copy_(torch.tensor(facts))
+        inputs[:, first : first + tokens.shape[1]].copy_(tokens)
+        return inputs
+
+    def _hold(self, name: Hashable, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """The tensor of this name, made at its first use."""
+        if name not in self._held:
+            with torch.inference_mode(False):
+                self._held[name] = torch.zeros(shape, dtype=dtype, device=self._device)
+        return self._held[name]
+
+    def _zeros(self, *shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=self._dtype, device=self._device)

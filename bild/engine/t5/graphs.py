@@ -1,0 +1,99 @@
+"""``Runner`` over a T5 whose steps are recorded and replayed, a whole draft turn at once."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bild.engine.runner import Asked
+from bild.engine.t5.decoder import T5Decoder
+from bild.engine.t5.fixed import FixedCaches, Head, Size
+from bild.engine.t5.source import SourceReader
+
+
+class GraphRunner:
+    """``DraftRunner`` over ``layers`` of a T5's decoder, the first ones, for rows of at most ``longest`` tokens.
+    ``listed``: the ids that logits are wanted of, None = all."""
+
+    parted: frozenset[int] = frozenset()
+
+    def __init__(
+        self, reader: SourceReader, decoder: T5Decoder, longest: int, listed: Tensor | None, layers: range
+    ) -> None:
+        self._reader = reader
+        self._decoder = decoder
+        self._longest = longest
+        self._layers = layers
+        self._recorder = decoder.shelf.recorder(decoder.embedding.device)
+        self._head = Head(decoder.head(listed), listed, decoder.vocab_size if listed is None else len(listed))
+        self.listed = listed
+        self._lengths: list[int] = []
+        self._return = _nothing
+
+    @property
+    def lengths(self) -> list[int]:
+        return self._lengths
+
+    @property
+    def vocab_size(self) -> int:
+        return self._decoder.vocab_size
+
+    def prefill(self, **encoder_inputs: Any) -> None:
+        joined, valid = self._reader.read(encoder_inputs, self._layers)
+        self._use(Size.of(len(valid), self._longest, valid.shape[1], self._layers))
+        self._held.hold(torch.arange(len(valid), device=valid.device), joined, valid)
+        self._lengths = [0] * len(valid)
+
+    def restart(self, rows: Sequence[int], **encoder_inputs: Any) -> None:
+        joined, valid = self._reader.read(encoder_inputs, self._layers)
+        before = self._held
+        needed = Size.of(before.size.rows, self._longest, valid.shape[1], self._layers)
+        if needed.source > before.size.source:
+            self._use(needed).take_over(before)
+        self._held.hold(torch.tensor(rows, device=valid.device), joined, valid)
+        for row in rows:
+            self._lengths[row] = 0
+
+    def extend(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
+        grown = self._grown(widths)
+        logits = self._held.extend(tokens, self._lengths, self._head)
+        self._lengths = grown
+        return logits
+
+    def draft(self, tokens: Tensor, widths: Sequence[int], asked: Asked) -> tuple[Tensor, list[Any]]:
+        self._grown(widths)
+        said = self._held.draft(tokens, self._lengths, widths, asked, self._head)
+        # A draft may go on beyond the end of its row, where nothing is kept.
+        self._lengths = [
+            min(length + width + asked.steps - 1, self._longest) if width > 0 else length
+            for length, width in zip(self._lengths, widths, strict=True)
+        ]
+        return said
+
+    def rollback(self, lengths: Sequence[int]) -> None:
+        self._lengths = list(lengths)
+
+    def _grown(self, widths: Sequence[int]) -> list[int]:
+        """The lengths that come of these widths. Raises ValueError where there is no room for them."""
+        grown = [length + width for length, width in zip(self._lengths, widths, strict=True)]
+        if max(grown) > self._longest:
+            raise ValueError(f"the cache holds {self._longest} tokens a row, {max(grown)} are needed")
+        return grown
+
+    def _use(self, size: Size) -> FixedCaches:
+        """Take buffers of this size, with nothing of the last call in them, in exchange for those in use."""
+        self._return()
+        shelf = self._decoder.shelf
+        self._held = shelf.take(size, lambda: FixedCaches(self._decoder, size, self._recorder))
+        self._held.clear()
+        self._return = weakref.finalize(self, shelf.put, self._held)
+        self._return.atexit = False
+        return self._held
+
+
+def _nothing() -> None:
+    """There are no buffers to give back yet."""

@@ -1,0 +1,219 @@
+"""A recording never answers for another batch, other weights, or another dtype; and a wrong one would show."""
+
+from __future__ import annotations
+
+import gc
+import math
+import weakref
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers.modeling_outputs import BaseModelOutput
+
+import bild
+from bild import drafter
+from bild.engine import make_runner
+from bild.engine.prepared import t5_halves
+from bild.engine.t5.fixed import FixedCaches
+from tests.bild.models import pair, sources, tiny_t5
+from tests.bild.replayed import LENGTHS, Counting, same, written
+
+
+def test_another_batch_size_is_another_recording(tape):
+    policy = bild.Speculative(draft_length=4)
+    for lengths in ([3], LENGTHS, [2, 2], [5], LENGTHS, [1, 2, 3, 4, 5]):
+        assert same(policy, lengths=lengths, do_sample=True)
+
+
+def in_place(model):
+    model.decoder.block[0].layer[2].DenseReluDense.wi.weight.mul_(2)
+
+
+def through_data(model):
+    model.decoder.block[1].layer[0].SelfAttention.q.weight.data.mul_(3)
+
+
+def the_norms(model):
+    model.decoder.final_layer_norm.weight.mul_(torch.linspace(0.2, 3, 16))
+
+
+def the_head(model):
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().flip(0))
+
+
+def scaled(model):
+    model.config.scale_decoder_outputs = True
+
+
+def to_bfloat16(model):
+    model.to(torch.bfloat16)
+
+
+def to_float64(model):
+    model.to(torch.float64)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "change", [in_place, through_data, the_norms, the_head, scaled, to_bfloat16, to_float64], ids=lambda f: f.__name__
+)
+def test_other_weights_or_another_dtype_are_never_stale(tape, change):
+    model = tiny_t5(7, dtype=torch.float32)
+
+    def logits(engine):
+        runner = make_runner(model, engine, 4)
+        runner.prefill(input_ids=torch.tensor([[5, 6, 1]]))
+        return runner.extend(torch.tensor([[0, 3]]), [2])
+
+    before = logits("graphs")
+    assert logits("graphs").equal(before)
+    recorded = tape.recorded
+    change(model)
+    after = logits("graphs")
+    assert tape.recorded == recorded + 1
+    assert not after.double().equal(before.double())
+    assert float((after - logits("static")).norm() / after.norm()) < (0.02 if change is to_bfloat16 else 1e-5)
+
+
+@torch.no_grad()
+def test_what_was_recorded_is_freed_with_the_weights_that_it_was_recorded_with(tape):
+    model = tiny_t5(7, dtype=torch.float32)
+
+    def prepared():
+        written("graphs", bild.LargeOnly(), models=(model, None))
+        return weakref.ref(t5_halves(model, int8=False)[1])
+
+    gc.disable()  # on a GPU too, memory is not what it waits for
+    try:
+        first = prepared()
+        assert first() is not None
+        in_place(model)
+        second = prepared()
+        assert first() is None
+        bild.forget(model)
+        assert second() is None
+    finally:
+        gc.enable()
+
+
+def kept_mask(self, tokens, positions, places, reach):
+    step = ORIGINAL["at"](self, tokens, positions, places, reach)
+    self.first = getattr(self, "first", step.bias)
+    return replace(step, bias=self.first)
+
+
+def kept_slots(self, tokens, positions, places, reach):
+    step = ORIGINAL["at"](self, tokens, positions, places, reach)
+    self.first = getattr(self, "first", step.slots)
+    return replace(step, slots=self.first)
+
+
+def noted_lengths(self, facts, tokens, width):
+    self.noted = [row[0] for row in facts]
+    return ORIGINAL["_fill"](self, facts, tokens, width)
+
+
+def baked_lengths(self, tokens, starts):
+    return ORIGINAL["_hidden"](self, tokens, torch.stack([torch.full((), length) for length in self.noted]))
+
+
+def padding_of_the_first_call(self, rows, joined, valid):
+    ORIGINAL["hold"](self, rows, joined, torch.ones_like(valid))
+
+
+def sources_of_the_first_call(self, rows, joined, valid):
+    if not getattr(self, "holds", False):
+        ORIGINAL["hold"](self, rows, joined, valid)
+    self.holds = True
+
+
+def numbers_of_the_first_turn(self, tokens, lengths, widths, asked, head):
+    self.numbers = getattr(self, "numbers", asked.uniforms.clone())
+    return ORIGINAL["draft"](self, tokens, lengths, widths, replace(asked, uniforms=self.numbers), head)
+
+
+def what_is_drafted_forgotten(self, tokens, lengths, widths, asked, head):
+    return ORIGINAL["draft"](self, tokens, lengths, widths, replace(asked, n_drafted=0), head)
+
+
+ORIGINAL = {name: getattr(FixedCaches, name) for name in ("at", "_fill", "_hidden", "hold", "draft")}
+MUTANTS = {
+    "the mask of the first step": {"at": kept_mask},
+    "the cache's places of the first step": {"at": kept_slots},
+    "lengths as numbers of Python": {"_fill": noted_lengths, "_hidden": baked_lengths},
+    "no padding": {"hold": padding_of_the_first_call},
+    "the first call's sources": {"hold": sources_of_the_first_call},
+    "the first turn's random numbers": {"draft": numbers_of_the_first_turn},
+    "every stretch begins a turn": {"draft": what_is_drafted_forgotten},
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_what_is_stale_shows(tape, monkeypatch, mutant):
+    """The comparison above sees each way in which a recording can be wrong."""
+    monkeypatch.setattr(drafter, "STEPS_AT_ONCE", 3)
+
+    def all_same():
+        policies = (bild.LargeOnly(), Counting(draft_length=7), bild.SmallOnly())
+        return all(same(policy, do_sample=True, seed=seed) for policy in policies for seed in (3, 4))
+
+    for model in pair(3):
+        bild.forget(model)
+    assert all_same()
+    for name, wrong in MUTANTS[mutant].items():
+        monkeypatch.setattr(FixedCaches, name, wrong)
+    for model in pair(3):
+        bild.forget(model)
+    assert not all_same()
+
+
+# Numbers
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_every_precision_is_that_of_transformers(tape, dtype):
+    """Norms and softmax in float32, float16's second feed-forward product too."""
+    model = tiny_t5(2, width=64, vocab=500, gated=True, dtype=torch.float32).to(dtype)
+    if dtype == torch.float16:
+        for block in model.decoder.block:  # as transformers loads float16 models
+            block.layer[2].DenseReluDense.wo.float()
+    ids, mask = sources(4, [40, 17], vocab=500)
+    tokens = torch.randint(2, 500, (2, 6), generator=torch.Generator().manual_seed(0))
+    encoded = model.get_encoder()(input_ids=ids, attention_mask=mask)
+    expected = model(encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=tokens).logits.float()
+    runner = make_runner(model, "graphs", 6)
+    runner.prefill(encoder_outputs=encoded, attention_mask=mask)
+    first = runner.extend(tokens[:, :3], [3, 3])
+    logits = torch.cat([first, runner.extend(tokens[:, 3:], [3, 3])], dim=1)
+    assert logits.dtype == dtype
+    limit = {torch.bfloat16: 0.02, torch.float16: 0.002, torch.float32: 1e-5}[dtype]
+    assert float((logits.float() - expected).norm() / expected.norm()) < limit
+
+
+def test_bfloat16_decodes(tape):
+    large = tiny_t5(3, dtype=torch.bfloat16)
+    small = tiny_t5(1003, layers=1, like=large, dtype=torch.bfloat16)
+    out = written("graphs", bild.Speculative(draft_length=4), models=(large, small))
+    assert all(math.isfinite(entry.confidence) for trace in out.trace for entry in trace)
+    assert sum(count.accepted for count in out.stats) > 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["large", "small"])
+def test_numbers_that_are_none_are_told_and_not_left_behind(tape, name):
+    models = {"large": tiny_t5(3), "small": tiny_t5(1003, like=tiny_t5(3))}
+    policy, alone = bild.Speculative(draft_length=4), {"large": bild.LargeOnly(), "small": bild.SmallOnly()}[name]
+    expected = written("graphs", alone, models=tuple(models.values())).sequences
+    hidden = torch.full((3, 6, 16), torch.nan, dtype=torch.float64)
+    runner = make_runner(models[name], "graphs", 13)
+    runner.prefill(encoder_outputs=BaseModelOutput(hidden), attention_mask=sources(3, LENGTHS)[1])
+    assert runner.extend(torch.zeros(3, 4, dtype=torch.long), [4, 4, 4]).isnan().all()
+    del runner
+    assert written("graphs", alone, models=tuple(models.values())).sequences.equal(expected)
+    models[name].decoder.final_layer_norm.weight.fill_(torch.nan)
+    with pytest.raises(
+        ValueError, match=rf"the {name} model's logits are NaN or infinite in row 0 after \d written tok"
+    ):
+        written("graphs", policy, models=tuple(models.values()))
