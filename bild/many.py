@@ -25,6 +25,7 @@ from bild.types import DecodeOutput
 Source = Sequence[int] | Tensor | Mapping[str, Tensor]
 Numbered = tuple[int, Source]
 Generators = torch.Generator | Callable[[int], torch.Generator] | None
+Stream = torch.Generator | None
 
 
 class RestartError(ValueError):
@@ -50,8 +51,9 @@ def generate_many(
     Each input is one source: its token ids without padding, as a list or an (S,) tensor, or a mapping of what the
     encoder takes to tensors of one row, such as ``{"input_ids": (1, S), "attention_mask": (1, S)}``. ``ordered``: a
     text waits for those before it. ``generator`` gives one seed per input, in their order, or it is a function from an
-    input's number to a generator of its own, asked when the input's turn comes. ``keywords`` are those of ``generate``,
-    ``streamer`` excepted. A text is the one that ``generate`` writes in any batch.
+    input's number to a generator of its own, asked when the input's turn comes; where it fails, the input is a bad one.
+    ``keywords`` are those of ``generate``, ``streamer`` excepted. A text is the one that ``generate`` writes in any
+    batch.
 
     Raises ValueError on bad input: of the first ``batch_size`` before any work (``RestartError`` if these models or
     settings need whole batches), of a later one when its turn comes, once what is under way has been finished and
@@ -72,7 +74,8 @@ def generate_many(
     sources = _collated(first, device)
     call = resolve(large, small, policy=policy, **sources, **keywords)
     _check_restartable(call)
-    decoder, runners = begin(_seeded(call, generator, first))
+    streams = [_stream(call, generator, index) for index, _ in first]
+    decoder, runners = begin(replace(call, generator=[one for one in streams if one is not None]))
     held = {row: index for row, (index, _) in enumerate(first)}
     done: dict[int, DecodeOutput] = {}
     expected, failure = 0, None
@@ -88,10 +91,10 @@ def generate_many(
         if failure is not None:
             continue
         try:
-            newcomers, failure = _readable(pending, len(closed), call)
+            newcomers, streams, failure = _readable(pending, len(closed), call, generator)
             if newcomers:
                 rows = closed[: len(newcomers)]
-                _restart(decoder, runners, _seeded(call, generator, newcomers), rows, newcomers)
+                _restart(decoder, runners, rows, newcomers, streams, device)
                 held.update(zip(rows, (index for index, _ in newcomers), strict=True))
         except Exception as error:  # what is under way is finished first
             failure = error
@@ -99,9 +102,13 @@ def generate_many(
         raise failure
 
 
-def _readable(pending: Iterator[Numbered], count: int, call: Call) -> tuple[list[Numbered], Exception | None]:
-    """The next inputs, ``count`` at most, up to the first that cannot be had or decoded, and what is wrong with it."""
+def _readable(
+    pending: Iterator[Numbered], count: int, call: Call, generator: Generators
+) -> tuple[list[Numbered], list[Stream], Exception | None]:
+    """The next inputs, ``count`` at most, up to the first that cannot be had or decoded, the stream of each, and what
+    is wrong with that one."""
     taken: list[Numbered] = []
+    streams: list[Stream] = []
     try:
         for index, source in islice(pending, count):
             sources = _collated([*taken, (index, source)], call.prompt.device)
@@ -110,37 +117,43 @@ def _readable(pending: Iterator[Numbered], count: int, call: Call) -> tuple[list
                 checks.check_inputs(last, call.models, call.config.pad_token_id)
             except ValueError as error:
                 raise ValueError(f"input {index}: {error}") from error
+            streams.append(_stream(call, generator, index))
             taken.append((index, source))
-    except Exception as error:  # of the caller's iterator, or of an input
-        return taken, error
-    return taken, None
+    except Exception as error:  # of the caller's iterator or function, or of an input
+        return taken, streams, error
+    return taken, streams, None
 
 
 def _restart(
-    decoder: Decoder, runners: Mapping[str, Runner], call: Call, rows: Sequence[int], newcomers: Sequence[Numbered]
+    decoder: Decoder,
+    runners: Mapping[str, Runner],
+    rows: Sequence[int],
+    newcomers: Sequence[Numbered],
+    streams: Sequence[Stream],
+    device: torch.device,
 ) -> None:
     """Put new sources into rows that have been taken."""
-    sources = _collated(newcomers, call.prompt.device)
+    sources = _collated(newcomers, device)
     for runner in runners.values():
         runner.restart(rows, **sources)
-    streams: Sequence[torch.Generator | None] = [None] * len(rows)
-    if not call.sampler.greedy:
-        streams = RowStreams.of(call.generator, len(rows), call.prompt.device).generators
     for row, (index, _), stream in zip(rows, newcomers, streams, strict=True):
         decoder.reopen(row, index, stream)
 
 
-def _seeded(call: Call, generator: Generators, numbered: Sequence[Numbered]) -> Call:
-    """The call with what the random streams of these inputs are made from."""
+def _stream(call: Call, generator: Generators, index: int) -> Stream:
+    """Where the random numbers of an input come from; None if it needs none."""
     if call.sampler.greedy:
-        return call
+        return None
+    device = call.prompt.device
     if generator is None or isinstance(generator, torch.Generator):
-        return replace(call, generator=generator)
-    own = [generator(index) for index, _ in numbered]
-    for (index, _), one in zip(numbered, own, strict=True):
-        if not isinstance(one, torch.Generator):
-            raise ValueError(f"generator({index}) must be a torch.Generator: got a {type(one).__name__}")
-    return replace(call, generator=own)
+        return RowStreams.of(generator, 1, device).generators[0]
+    try:
+        own = generator(index)
+        if not isinstance(own, torch.Generator):
+            raise ValueError(f"generator({index}) must be a torch.Generator: got a {type(own).__name__}")
+        return RowStreams.of([own], 1, device).generators[0]
+    except Exception as error:  # of the caller's function
+        raise ValueError(f"input {index}: {error}") from error
 
 
 def _collated(numbered: Sequence[Numbered], device: torch.device) -> dict[str, Any]:

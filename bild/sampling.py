@@ -37,6 +37,12 @@ class Sampler:
     def greedy(self) -> bool:
         return not self.do_sample or self.temperature == 0
 
+    @property
+    def plain(self) -> bool:
+        """Tokens are drawn from the softmax of the processed logits as it is."""
+        whole = self.top_k is None and (self.top_p is None or self.top_p == 1)
+        return not self.greedy and self.temperature == 1 and whole
+
     def distribution(self, processed: Tensor) -> Tensor:
         """(..., V) processed logits to the (..., V) probabilities that tokens are drawn from."""
         if self.greedy:
@@ -66,10 +72,10 @@ def inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:
     of probability zero is never returned, whatever the rounding.
     """
     cumulated = probs.cumsum(-1)
-    total = cumulated[..., -1:]
-    passed = (cumulated <= uniforms.unsqueeze(-1).to(cumulated.dtype) * total).sum(-1)
-    last_possible = (cumulated < total).sum(-1)
-    return torch.minimum(passed, last_possible)
+    total = cumulated[..., -1:].contiguous()
+    passed = torch.searchsorted(cumulated, uniforms.unsqueeze(-1).to(cumulated.dtype) * total, right=True)
+    last_possible = torch.searchsorted(cumulated, total)
+    return torch.minimum(passed, last_possible).squeeze(-1)
 
 
 class RowStreams:

@@ -37,7 +37,7 @@ class Scores:
     @cached_property
     def tempered(self) -> Tensor:
         """(..., V) the distribution that tokens are drawn from: temperature, top-k, top-p; one-hot when greedy."""
-        return self.sampler.distribution(self.processed)
+        return self.plain if self.sampler.plain else self.sampler.distribution(self.processed)
 
     @cached_property
     def confidence(self) -> Tensor:
@@ -109,24 +109,26 @@ class Steps:
     @cached_property
     def confidence(self) -> Tensor:
         """(B, W) the largest plain probability."""
-        return self._filled(torch.cat([step.confidence for step in self.each], dim=1), 0)
+        return self._joined([step.confidence for step in self.each])
 
     @cached_property
     def choice(self) -> Tensor:
         """(B, W) int64, the most probable token."""
-        return self._filled(torch.cat([step.choice for step in self.each], dim=1), 0)
+        return self._joined([step.choice for step in self.each])
 
     def _over_vocabulary(self, probs: Sequence[Tensor]) -> Tensor:
-        whole = [
-            one if step.ids is None else spread(one, step.ids, self.vocab_size, otherwise=0.0)
-            for one, step in zip(probs, self.each, strict=True)
-        ]
-        return self._filled(torch.cat(whole, dim=1), 1)
+        return self._joined(
+            [
+                one if step.ids is None else spread(one, step.ids, self.vocab_size, otherwise=0.0)
+                for one, step in zip(probs, self.each, strict=True)
+            ]
+        )
 
-    def _filled(self, values: Tensor, dimensions_behind: int) -> Tensor:
-        """Zeros where there was no step."""
-        missing = self.width - len(self.each)
-        return torch.nn.functional.pad(values, (0, 0) * dimensions_behind + (0, missing)) if missing else values
+    def _joined(self, values: list[Tensor]) -> Tensor:
+        """(B, 1, ...) of each step side by side, zeros where there was none."""
+        rows, _, *rest = values[0].shape
+        missing = self.width - len(values)
+        return torch.cat([*values, values[0].new_zeros(rows, missing, *rest)] if missing else values, dim=1)
 
 
 class ExitRule(Protocol):

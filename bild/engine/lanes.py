@@ -1,7 +1,7 @@
 """Rows that advance independently, over caches that know one length for a whole batch.
 
-Rows that have moved alike share one cache (a lane) and run batched; a lane splits when its rows part, down to one row
-each. Lanes never merge. Knows transformers' caches, and nothing of what a model's forward takes.
+Rows of one length share one cache (a lane) and run batched; a lane splits when its rows part, down to one row each, and
+lanes join when they move alike again. Knows transformers' caches, and nothing of what a model's forward takes.
 """
 
 from __future__ import annotations
@@ -52,6 +52,24 @@ class Lane:
             length=self.length,
         )
 
+    @classmethod
+    def joined(cls, lanes: Sequence[Lane]) -> Lane:
+        """One lane of the rows of several of the same ``shape``."""
+        first = lanes[0]
+        return cls(
+            rows=[row for lane in lanes for row in lane.rows],
+            context={name: torch.cat([lane.context[name] for lane in lanes]) for name in first.context},
+            written=_join([lane.written for lane in lanes]),
+            source=_join([lane.source for lane in lanes]),
+            length=first.length,
+        )
+
+    @property
+    def shape(self) -> Hashable:
+        """What lanes must have in common to share a cache: lengths of tokens and source, and whether that was read."""
+        widths = [(name, value.shape[1:]) for name, value in self.context.items()]
+        return self.length, len(self.source.layers), *widths
+
 
 def _select(cache: DynamicCache, index: Tensor) -> DynamicCache:
     selected = DynamicCache()
@@ -59,6 +77,14 @@ def _select(cache: DynamicCache, index: Tensor) -> DynamicCache:
         if layer.get_seq_length() > 0:
             selected.update(layer.keys[index], layer.values[index], position)
     return selected
+
+
+def _join(caches: Sequence[DynamicCache]) -> DynamicCache:
+    joined = DynamicCache()
+    for position, layers in enumerate(zip(*(cache.layers for cache in caches), strict=True)):
+        if layers[0].get_seq_length() > 0:
+            joined.update(torch.cat([one.keys for one in layers]), torch.cat([one.values for one in layers]), position)
+    return joined
 
 
 class HuggingFaceRunner(ABC):
@@ -105,6 +131,7 @@ class HuggingFaceRunner(ABC):
 
     def extend(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
         self._split(widths)
+        self._join(widths)
         moving = [lane for lane in self._lanes if widths[lane.rows[0]] > 0]
         if len(moving) > 1:
             self.parted.update(row for lane in moving for row in lane.rows)
@@ -140,3 +167,11 @@ class HuggingFaceRunner(ABC):
                 groups[key_of[row]].append(member)
             lanes += [lane] if len(groups) == 1 else [lane.select(members) for members in groups.values()]
         self._lanes = lanes
+
+    def _join(self, widths: Sequence[int]) -> None:
+        """Bring together the lanes that are about to move alike."""
+        groups: dict[Hashable, list[Lane]] = defaultdict(list)
+        for lane in self._lanes:
+            width = widths[lane.rows[0]]
+            groups[(width, lane.shape) if width > 0 else id(lane)].append(lane)
+        self._lanes = [group[0] if len(group) == 1 else Lane.joined(group) for group in groups.values()]

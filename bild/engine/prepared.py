@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from itertools import chain
+from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 import torch
@@ -61,8 +63,9 @@ class _Watch:
         self.halves: dict[bool, tuple[T5Encoder | None, T5Decoder]] = {}
         self._model = ref(model)
         self._children = list(_named_children("", model))
-        self._homes = [(child, name) for _, _, child, _ in self._children for name in child._parameters]
+        self._attributes = [vars(model), *(vars(child) for _, _, child, _ in self._children)]
         self._norms = [child for _, _, child, _ in self._children if hasattr(child, "variance_epsilon")]
+        self._weights = list(dict.fromkeys(self._held_weights()))  # tied ones once
         self._obstacles = self._find_obstacles()
         self._probes: list[Tensor] = []
         if self.obstacle("decoder") is None:
@@ -70,10 +73,10 @@ class _Watch:
             # To look at every row means to touch every page of the model, which takes longer than a step of it.
             head, head_width = model.get_output_embeddings().weight, model.config.d_kv
             self._probes = [
-                probe for weight in self._weights() for probe in _probes(weight, 1 if weight is head else head_width)
+                probe for weight in self._weights for probe in _probes(weight, 1 if weight is head else head_width)
             ]
-            self._identity = self._identify()
             self._values = torch.cat(self._probes)
+        self._identity = self._identify()
 
     def is_current(self) -> bool:
         """No module or weight has been replaced, moved, cast or written to since, and no hook added.
@@ -82,28 +85,35 @@ class _Watch:
         compared, of each row of the output matrix (a token), and of one row in ``d_kv`` of the others (an attention
         head): whole weights, columns, tokens and heads do not escape; fewer rows of a layer, and single values, may.
         """
-        if not all(children.get(key) is child for children, key, child, _ in self._children):
+        if self._identity != self._identify():
             return False
-        if self._obstacles != self._find_obstacles():
-            return False
-        if not self._probes:
-            return True  # nothing is prepared that could be stale
-        return self._identity == self._identify() and torch.equal(self._values, torch.cat(self._probes))
+        # Without probes nothing is prepared that could be stale.
+        return not self._probes or torch.equal(self._values, torch.cat(self._probes))
 
     def obstacle(self, part: str) -> str | None:
         """Why a part of the model ("encoder", "decoder") must run its own forward; None if it need not."""
         return next((reason for name, reason in self._obstacles if name.startswith((part, "lm_head", "shared"))), None)
 
-    def _weights(self) -> list[Tensor]:
-        weights = (child._parameters.get(name) for child, name in self._homes)
-        return [weight for weight in weights if weight is not None]
+    def _held_weights(self) -> Iterator[Tensor]:
+        """Those of every module in turn; tied ones come again."""
+        held = chain.from_iterable(own["_parameters"].values() for own in self._attributes)
+        return (weight for weight in held if weight is not None)
 
     def _identify(self) -> list[object]:
+        """All that is prepared for, but for numbers. What an id stands for is held, so that it stands for nothing
+        else."""
         model = self._model()
         assert model is not None  # it keeps this object alive
         settings: list[object] = [getattr(model.config, name, None) for name in CONFIG]
         settings += [norm.variance_epsilon for norm in self._norms]
-        return settings + [(weight.data_ptr(), weight._version, weight.dtype) for weight in self._weights()]
+        return [
+            settings,
+            [id(children.get(key)) for children, key, _, _ in self._children],
+            [type(child) for _, _, child, _ in self._children],
+            [_calls_more(own) for own in self._attributes],
+            list(map(id, self._held_weights())),
+            [(one.data_ptr(), one.dtype, None if one.is_inference() else one._version) for one in self._weights],
+        ]
 
     def _find_obstacles(self) -> list[tuple[str, str]]:
         """(module's name, what is unusual about it); what concerns the whole model counts as the decoder's."""
@@ -114,7 +124,7 @@ class _Watch:
         everything += [(name, child) for _, _, child, name in self._children]
         for name, module in everything:
             what = "the model" if module is model else name
-            if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+            if _calls_more(vars(module)):
                 found.append((name, f"{what} has hooks or a forward of its own, which it would not call"))
             elif not _is_own(type(module).__module__):
                 found.append((name, f"{what} is a {type(module).__name__}, not what transformers puts there"))
@@ -123,7 +133,7 @@ class _Watch:
         for part in (model.encoder, model.decoder):
             if part.embed_tokens.weight is not model.shared.weight:
                 found.append(("decoder", "encoder and decoder do not share their embeddings"))
-        weights = self._weights()
+        weights = self._weights
         if len({weight.device for weight in weights}) > 1:
             devices = sorted({str(weight.device) for weight in weights})
             found.append(("decoder", f"its weights are spread over {', '.join(devices)}"))
@@ -132,6 +142,11 @@ class _Watch:
         if any(weight.is_inference() for weight in weights):
             found.append(("decoder", "its weights were made in inference mode, where changes leave no mark"))
         return found
+
+
+def _calls_more(attributes: dict[str, Any]) -> bool:
+    """Whether a module with these attributes has hooks, or a forward that is not its class's."""
+    return bool(attributes["_forward_hooks"] or attributes["_forward_pre_hooks"] or "forward" in attributes)
 
 
 @cache

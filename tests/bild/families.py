@@ -59,6 +59,12 @@ def _whisper(layers: int) -> Any:
     )  # fmt: skip
 
 
+def _umt5(layers: int) -> Any:
+    """A T5 in which every layer, and not the first alone, has a table of distances."""
+    fields = {**IDS, "vocab_size": VOCAB, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_heads": 2}
+    return hf.UMT5Config(**fields, num_layers=layers, decoder_start_token_id=PAD, tie_word_embeddings=False)
+
+
 def _qwen2(layers: int) -> Any:
     return _decoder(hf.Qwen2Config, layers, use_sliding_window=True, sliding_window=4, max_window_layers=1)
 
@@ -76,6 +82,7 @@ FAMILIES = {
         lambda n: _seq2seq(hf.M2M100Config, n, decoder_start_token_id=EOS, max_position_embeddings=6),
         hf.M2M100ForConditionalGeneration,
     ),
+    "umt5": Family(_umt5, hf.UMT5ForConditionalGeneration),
     "whisper": Family(_whisper, hf.WhisperForConditionalGeneration, features=(4, 12)),
     "gpt2": Family(_gpt2, hf.GPT2LMHeadModel, left=True),
     "llama": Family(lambda n: _decoder(hf.LlamaConfig, n), hf.LlamaForCausalLM, left=True),

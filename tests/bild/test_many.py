@@ -106,6 +106,33 @@ def test_rows_that_begin_beside_others_are_told_where_one_cache_cannot_hold_them
     assert {one for _, out in many for one in out.parted} == parted
 
 
+@pytest.mark.parametrize("error", [KeyError("no seed"), None], ids=["raises", "no generator"])
+def test_an_input_whose_generator_fails_is_named_and_takes_nobody_with_it(error):
+    """Inputs 2 and 3 come together into rows that have ended together; so would 4 have come."""
+    asked = []
+
+    def own(index):
+        asked.append(index)
+        if index == 3:
+            if error is not None:
+                raise error
+            return index
+        return torch.Generator().manual_seed(index)
+
+    many = closing_together(rows(3), generator=own, do_sample=True)
+    for (index, out), row in zip(itertools.islice(many, 3), rows(3), strict=False):
+        generators = [torch.Generator().manual_seed(index)]
+        alone = bild.generate(
+            pair(3)[0], None, torch.tensor([row]), policy=bild.LargeOnly(), max_new_tokens=1, do_sample=True,
+            generator=generators,
+        )  # fmt: skip
+        assert out.sequences.equal(alone.sequences)
+    with pytest.raises(ValueError, match=r"input 3: .*(no seed|must be a torch.Generator)") as caught:
+        next(many)
+    assert caught.value.__cause__ is error or error is None
+    assert asked == [0, 1, 2, 3]
+
+
 def test_greedy_texts_ask_for_no_generator():
     def own(index):
         raise AssertionError

@@ -226,3 +226,29 @@ def test_rows_that_one_cache_cannot_hold_are_told(engine, parted):
     runner.prefill(input_ids=ids, attention_mask=mask)
     found.append(set(runner.parted))
     assert found == parted
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("length", [3, 4])
+def test_rows_that_meet_again_are_read_together(length, monkeypatch):
+    """A new row has not read its source yet, whether that is as long as the others' or not."""
+    passes = []
+
+    def advance(runner, lane, tokens, real=HuggingFaceRunner._advance):
+        passes.append(sorted(lane.rows))
+        return real(runner, lane, tokens)
+
+    monkeypatch.setattr(HuggingFaceRunner, "_advance", advance)
+    ids, mask = sources(0, [4, 4, 4])
+    runner = make_runner(MODELS["t5"], "hf", 20)
+    runner.prefill(input_ids=ids, attention_mask=mask)
+    for widths in ([1, 1, 1], [1, 3, 1], [2, 0, 1], [1, 1, 1]):
+        runner.extend(torch.full((3, max(widths)), 5), widths)
+    assert passes == [[0, 1, 2], [0, 2], [1], [0], [2], [0, 1], [2]]
+    passes.clear()
+    runner.restart([1], input_ids=ids[:1, :length], attention_mask=mask[:1, :length])
+    runner.rollback([0, 0, 0])
+    logits = runner.extend(torch.full((3, 1), 5), [1, 1, 1])
+    assert passes == [[0, 2], [1]]
+    for row, source in ((0, ids[:1]), (1, ids[:1, :length]), (2, ids[2:])):
+        torch.testing.assert_close(logits[row], fresh(MODELS["t5"], source, [5]))

@@ -80,6 +80,17 @@ def test_greedy_is_one_hot_and_needs_no_numbers(sampler):
     assert Scores(logits, logits, sampler).pick(None).tolist() == [1, 0]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"temperature": 0.7}, {"top_k": 2}, {"top_k": 9}, {"top_p": 0.6}, {"top_p": 1.0}, {"temperature": 0.0}],
+)
+def test_what_tokens_are_drawn_from_is_the_samplers_distribution(options):
+    logits = torch.tensor([[1.0, 3.0, 2.0, -torch.inf], [5.0, 4.0, 5.0, 0.5]])
+    sampler = Sampler(do_sample=True, **options)
+    assert Scores(logits, logits, sampler).tempered.equal(sampler.distribution(logits))
+    assert Scores(logits, logits, Sampler(**options)).tempered.tolist() == [[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]
+
+
 def test_sampling_needs_numbers():
     with pytest.raises(ValueError, match="one uniform number per position"):
         Scores(torch.zeros(2, 3), torch.zeros(2, 3), Sampler(do_sample=True)).pick(None)

@@ -237,8 +237,13 @@ def eight_bits(model):
     weight.data = weight.data.to(torch.float8_e4m3fn)
 
 
+def of_another_class(model):
+    model.encoder.__class__ = type("Adapted", (type(model.encoder),), {})
+    model.decoder.block[0].layer[0].SelfAttention.q.__class__ = type("Adapted", (torch.nn.Linear,), {})
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("change", [hooked, biased, own_embeddings, pruned, eight_bits])
+@pytest.mark.parametrize("change", [hooked, biased, own_embeddings, pruned, eight_bits, of_another_class])
 def test_a_model_that_is_no_longer_plain_goes_through_its_own_forward(change):
     model = tiny_t5(7)
     assert isinstance(make_runner(model, "auto", 9), T5Runner)
