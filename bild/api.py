@@ -85,9 +85,10 @@ def generate(
     one seed per row) or one per row. Token ids, minimum lengths and repetition fields come from ``generation_config``,
     and where it leaves them open from the large model's own; sampling fields only from arguments. Logits processors
     and stopping criteria see the prompt and what is written after it, as in transformers. ``streamer`` as in
-    transformers, for a batch of one: it gets what each round settles. ``shortlist``: the only token ids that the small
-    model (or ``bild.EarlyExit``) may draft, EOS always among them; its distribution is then the softmax over these, and
-    its head costs as much less. ``engine``: see ``bild.engine.make_runner``.
+    transformers, for a batch of one: it gets what each round settles, and each token of a small model alone.
+    ``shortlist``: the only token ids that the small model (or ``bild.EarlyExit``) may draft, EOS always among them; its
+    distribution is then the softmax over these, and its head costs as much less. ``engine``: see
+    ``bild.engine.make_runner``.
     ``decoder_input_ids`` (B, P) are an encoder-decoder's first tokens, the start token included; without them it
     begins with the start token, and Whisper with its language and task too.
 
@@ -297,7 +298,6 @@ def _pad(config: GenerationConfig) -> int:
 
 def _put_into(streamer: Any) -> Callable[[Tensor], None]:
     def put(tokens: Tensor) -> None:
-        if len(tokens) > 0:
-            streamer.put(tokens.cpu())
+        streamer.put(tokens.cpu())
 
     return put

@@ -65,9 +65,7 @@ class Decoder:
         if any(verifying):
             self._verify(turn, draft, verifying, ruling, None if uniforms is None else uniforms[:, width:])
         self._settle(turn, ruling)
-        if self._request.on_settled is not None:
-            settled = rows.tokens[0][turn.starts[0] :]
-            self._request.on_settled(torch.tensor(settled, dtype=torch.long, device=self._device))
+        rows.show()
         return [row for row in where(was_open) if not rows.is_open[row]]
 
     def take(self, row: int) -> DecodeOutput:

@@ -88,6 +88,8 @@ class Drafter:
                 self._reader.check_numbers(said.scores, said.confidence, [int(drafts) for drafts in drafting])
                 for row in where(drafting):
                     drafting[row] = self._goes_on(turn, row, said, lengths[row])
+                if not self._verified:
+                    self._rows.show()  # nobody takes them back
                 step += 1
                 if not any(drafting):
                     break

@@ -28,7 +28,7 @@ class Request:
     processors: LogitsProcessorList
     stopping_criteria: StoppingCriteriaList
     on_settled: Callable[[Tensor], None] | None = None
-    """called after each round with the (N,) tokens that it settled in row 0; for streaming a batch of one"""
+    """called with the (N,) tokens of row 0 that have become final, N > 0; for streaming a batch of one"""
 
 
 class Rows:
@@ -46,6 +46,8 @@ class Rows:
         self.is_open = [True] * len(self.tokens)
         self.names = list(range(len(self.tokens)))
         """the numbers that messages call them by"""
+        self._on_settled = request.on_settled
+        self._n_shown = request.prompt.shape[1]
 
     @property
     def lengths(self) -> list[int]:
@@ -69,6 +71,13 @@ class Rows:
 
     def is_eos(self, token: int) -> bool:
         return token in self._eos
+
+    def show(self) -> None:
+        """Tell who listens what row 0 has got since they were told last. All that it holds must be final."""
+        new = self.tokens[0][self._n_shown :]
+        if self._on_settled is not None and new:
+            self._n_shown += len(new)
+            self._on_settled(torch.tensor(new, dtype=torch.long, device=self._device))
 
     def tensor(self, starts: Sequence[int] | None = None) -> Tensor:
         """(B, T) int64: each row from its start on (None = from its beginning), padded on the right."""

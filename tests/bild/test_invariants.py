@@ -290,6 +290,27 @@ def test_a_streamer_gets_what_each_round_settles(policy):
     assert streamer.ended == 1
 
 
+def test_a_streamer_gets_each_token_of_a_model_that_writes_alone():
+    large, small = pair(0)
+    ids, _ = sources(1, [6])
+    for policy in (bild.SmallOnly(), bild.LargeOnly()):
+        streamer = Collector()
+        out = bild.generate(large, small, ids, policy=policy, max_new_tokens=10, streamer=streamer)
+        assert streamer.puts == [[token] for token in out.sequences[0, 1:].tolist()]
+        assert len(streamer.puts) > 3
+
+
+def test_a_streamer_gets_a_text_that_may_be_written_again_when_that_is_decided():
+    large, small = pair(0)
+    ids, _ = sources(1, [6])
+    for threshold in (0.0, -1e9):
+        streamer = Collector()
+        policy = bild.SequenceCascade(threshold=threshold)
+        out = bild.generate(large, small, ids, policy=policy, max_new_tokens=10, streamer=streamer)
+        assert list(itertools.chain(*streamer.puts)) == out.sequences[0, 1:].tolist()
+        assert out.stats[0].rolled_back == 0 or threshold == 0.0
+
+
 def test_results_are_frozen():
     large, _ = pair(0)
     out = bild.generate(large, None, sources(0, [3])[0], policy=bild.LargeOnly(), max_new_tokens=1)
