@@ -69,12 +69,12 @@ def inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:
     """The token at which the cumulated probability passes ``uniforms``.
 
     ``probs`` (..., V), not necessarily summing to exactly 1; ``uniforms`` (...) in [0, 1); returns (...) int64. A token
-    of probability zero is never returned, whatever the rounding.
+    of probability zero is never returned, whatever the rounding; where all of them are NaN, some token is.
     """
     cumulated = probs.cumsum(-1)
     total = cumulated[..., -1:].contiguous()
     passed = torch.searchsorted(cumulated, uniforms.unsqueeze(-1).to(cumulated.dtype) * total, right=True)
-    last_possible = torch.searchsorted(cumulated, total)
+    last_possible = torch.searchsorted(cumulated, total).clamp_(max=probs.shape[-1] - 1)
     return torch.minimum(passed, last_possible).squeeze(-1)
 
 
