@@ -252,3 +252,6 @@ def test_rows_that_meet_again_are_read_together(length, monkeypatch):
     assert passes == [[0, 2], [1]]
     for row, source in ((0, ids[:1]), (1, ids[:1, :length]), (2, ids[2:])):
         torch.testing.assert_close(logits[row], fresh(MODELS["t5"], source, [5]))
+    passes.clear()
+    runner.extend(torch.full((3, 1), 5), [1, 1, 1])
+    assert passes == ([[0, 1, 2]] if length == 4 else [[0, 2], [1]])
