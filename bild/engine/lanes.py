@@ -81,9 +81,9 @@ def _select(cache: DynamicCache, index: Tensor) -> DynamicCache:
 
 def _join(caches: Sequence[DynamicCache]) -> DynamicCache:
     joined = DynamicCache()
-    for position, layers in enumerate(zip(*(cache.layers for cache in caches), strict=True)):
-        if layers[0].get_seq_length() > 0:
-            joined.update(torch.cat([one.keys for one in layers]), torch.cat([one.values for one in layers]), position)
+    held = [[layer for layer in cache.layers if layer.get_seq_length() > 0] for cache in caches]
+    for position, layers in enumerate(zip(*held, strict=True)):
+        joined.update(torch.cat([one.keys for one in layers]), torch.cat([one.values for one in layers]), position)
     return joined
 
 
