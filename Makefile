@@ -24,7 +24,7 @@ demo: install
 	$(BIN)/python -m pipelines.finetune model=tiny-large
 	$(BIN)/python -m pipelines.finetune model=tiny-small
 	$(BIN)/python -m pipelines.align limit=4800
-	$(BIN)/python -m pipelines.evaluate bild.fallback=0.6
+	$(BIN)/python -m pipelines.evaluate bild.fallback=0.6 bild.verify_eos=true
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist worksteal
