@@ -252,4 +252,4 @@ def test_the_coverage_of_calibrations_composes() -> None:
     assert config.coverage.resplits == 500
     chosen = points(config)
     assert sum(point.policy.lossless for point in chosen) == 2
-    assert len(chosen) == 21
+    assert len(chosen) == 15
