@@ -79,8 +79,7 @@ def walk(kept: Sequence[float], g: int, limit: int) -> Steps:
         end = start + reach
         if end < length:
             arriving[end + 1] += standing  # and the large model's own token
-        drafted_whole = reach if end == length else draft
-        for drafted, chance in ((drafted_whole, standing), (draft, here - standing)):
+        for drafted, chance in ((reach, standing), (draft, here - standing)):
             small += chance * drafted
             large[drafted + 1] = large.get(drafted + 1, 0.0) + chance
     return Steps(small, large)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 import bild
 from bild.api import Call, begin, resolve
 from bild.engine.runner import Runner
@@ -11,6 +13,7 @@ from pipelines.cli import UserError
 from pipelines.decoding.decode import Decoder
 
 
+@torch.no_grad()
 def open_runners(decoder: Decoder, inputs: Sequence[list[int]], max_new_tokens: int) -> tuple[Call, dict[str, Runner]]:
     """The call (prompt, sampler, logits processors) and the runners "small" and "large" of B sources, in the order in
     which they must be fed: as in a round, what drafts reads first. Runners that share what they cache rely on it.

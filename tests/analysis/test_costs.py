@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import bild
 from bild.engine.t5.state import T5State
@@ -95,3 +96,14 @@ def spied(real, widths):
         return real(self, tokens, lengths, counted)
 
     return step
+
+
+def test_nothing_is_kept_for_gradients(pair, tokenizer):
+    """Weights of a loaded model ask for them; a graph of the source would lie in every cache."""
+    decoder = Decoder(pair.large, pair.small, tokenizer, Decoding(max_new_tokens=3, engine="hf"))
+    kept = []
+    hook = pair.large.register_forward_hook(lambda module, inputs, output: kept.append(output.logits.requires_grad))
+    with torch.enable_grad():
+        costs._stepper(decoder, [5, 6, 1], [7, 8], 2)
+    hook.remove()
+    assert kept == [False]
