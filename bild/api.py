@@ -191,7 +191,7 @@ def decode(call: Call, streamer: Any = None) -> DecodeOutput:
     trace = [with_layers(one, layers_taken(call, runners, row)) for row, one in enumerate(recorder.traces())]
     parted = [decoder.parted(row) for row in range(len(sequences))]
     run = [decoder.small_steps_run(row) for row in range(len(sequences))]
-    return DecodeOutput(sequences=sequences, stats=recorder.stats(), trace=trace, parted=parted, small_steps_run=run)
+    return DecodeOutput(sequences, recorder.stats(), trace, parted, run, decoder.drafts_at_once)
 
 
 def layers_taken(call: Call, runners: Mapping[str, Runner], row: int) -> list[int] | None:

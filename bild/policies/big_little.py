@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bild.policies.adaptive import AdaptiveDrafts
 from bild.policies.base import check_choice, check_draft_length
-from bild.policies.fallback import below_fallback
+from bild.policies.fallback import BelowFallback
 from bild.policies.rollback import authors_rule, paper_rule
 from bild.types import Draft, Review, Scores, Verdict
 
@@ -60,15 +60,16 @@ class BigLittle(AdaptiveDrafts):
         return self.rule == "authors"
 
     @property
+    def stop_rule(self) -> BelowFallback:
+        return BelowFallback(self.fallback)
+
+    @property
     def verifies_all(self) -> bool:
         return self.verify_eos and self.rollback < math.inf
 
     def check(self, *, greedy: bool) -> None:
         if self.rule == "authors" and not greedy:
             raise ValueError("rule='authors' is greedy only; use rule='paper' or do_sample=False")
-
-    def stop(self, small_probs: Tensor, n_drafted: Tensor) -> Tensor:
-        return below_fallback(small_probs, self.fallback)
 
     def review(self, draft: Draft, at_eos: Tensor, at_limit: Tensor) -> Review:
         ends = at_eos & (not self.verify_eos)

@@ -17,7 +17,7 @@ from bild.engine import make_runner
 from bild.engine.prepared import t5_halves
 from bild.engine.t5.fixed import FixedCaches
 from tests.bild.models import pair, sources, tiny_t5
-from tests.bild.replayed import LENGTHS, Counting, same, written
+from tests.bild.replayed import COUNTING, LENGTHS, same, written
 
 
 def test_another_batch_size_is_another_recording(tape):
@@ -155,7 +155,7 @@ def test_what_is_stale_shows(tape, monkeypatch, mutant):
     monkeypatch.setattr(drafter, "STEPS_AT_ONCE", 3)
 
     def all_same():
-        policies = (bild.LargeOnly(), Counting(draft_length=7), bild.SmallOnly())
+        policies = (bild.LargeOnly(), COUNTING, bild.SmallOnly())
         return all(same(policy, do_sample=True, seed=seed) for policy in policies for seed in (3, 4))
 
     for model in pair(3):
