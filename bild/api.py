@@ -88,7 +88,7 @@ def generate(
     transformers, for a batch of one: it gets what each round settles, and each token of a small model alone.
     ``shortlist``: the only token ids that the small model (or ``bild.EarlyExit``) may draft, EOS always among them; its
     distribution is then the softmax over these, and its head costs as much less. ``engine``: see
-    ``bild.engine.make_runner``.
+    ``bild.engine.make_runner``; with "graphs", one call at a time on a device, for graphs share their scratch memory.
     ``decoder_input_ids`` (B, P) are an encoder-decoder's first tokens, the start token included; without them it
     begins with the start token, and Whisper with its language and task too.
 

@@ -240,6 +240,17 @@ def test_what_asks_the_host_runs_step_by_step_after_one_warning(tape):
     assert len(caught) == 1
 
 
+def test_what_cannot_be_captured_leaves_other_work_its_graphs(tape):
+    with pytest.warns(UserWarning, match="no graph could be captured"):
+        written("graphs", Stopping(draft_length=4, rule=Asking()), lengths=[4])
+    policy = bild.Speculative(draft_length=4)
+    written("graphs", policy, lengths=[4])
+    before = tape.replayed
+    again = written("graphs", policy, lengths=[4])
+    turns = {entry.round for entry in again.trace[0] if entry.model == "small"}
+    assert tape.replayed - before == len(turns) + again.stats[0].large_steps
+
+
 class NoMemory:
     def record(self, work):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")

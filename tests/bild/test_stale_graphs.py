@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
+import sys
+import threading
 import weakref
 from dataclasses import replace
 
@@ -16,6 +18,7 @@ from bild import drafter
 from bild.engine import make_runner
 from bild.engine.prepared import t5_halves
 from bild.engine.t5.fixed import FixedCaches
+from bild.engine.t5.shelf import MOST_IDLE, Shelf
 from tests.bild.models import pair, sources, tiny_t5
 from tests.bild.replayed import COUNTING, LENGTHS, same, written
 
@@ -76,7 +79,17 @@ def test_other_weights_or_another_dtype_are_never_stale(tape, change):
     assert float((after - logits("static")).norm() / after.norm()) < (0.02 if change is to_bfloat16 else 1e-5)
 
 
+@pytest.fixture
+def no_collection():
+    """On a GPU too, memory is not what the collector waits for."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
 @torch.no_grad()
+@pytest.mark.usefixtures("no_collection")
 def test_what_was_recorded_is_freed_with_the_weights_that_it_was_recorded_with(tape):
     model = tiny_t5(7, dtype=torch.float32)
 
@@ -84,17 +97,101 @@ def test_what_was_recorded_is_freed_with_the_weights_that_it_was_recorded_with(t
         written("graphs", bild.LargeOnly(), models=(model, None))
         return weakref.ref(t5_halves(model, int8=False)[1])
 
-    gc.disable()  # on a GPU too, memory is not what it waits for
+    first = prepared()
+    assert first() is not None
+    in_place(model)
+    second = prepared()
+    assert first() is None
+    bild.forget(model)
+    assert second() is None
+
+
+@pytest.mark.usefixtures("no_collection")
+def test_what_was_recorded_is_freed_with_the_model(tape):
+    model = tiny_t5(7, dtype=torch.float32)
+    written("graphs", bild.LargeOnly(), models=(model, None))
+    prepared = weakref.ref(t5_halves(model, int8=False)[1])
+    buffers = [weakref.ref(one) for one in prepared().shelf._idle]
+    assert len(buffers) == 1
+    del model
+    assert prepared() is None
+    assert [one() for one in buffers] == [None]
+
+
+@pytest.mark.usefixtures("no_collection")
+def test_buffers_that_come_back_to_weights_that_are_gone_are_freed(tape):
+    model = tiny_t5(7, dtype=torch.float32)
+    runner = make_runner(model, "graphs", 4)
+    runner.prefill(input_ids=torch.tensor([[5, 6, 1]]))
+    runner.extend(torch.tensor([[0, 3]]), [2])
+    prepared, buffers = weakref.ref(t5_halves(model, int8=False)[1]), weakref.ref(runner._held)
+    bild.forget(model)
+    assert runner.extend(torch.tensor([[4]]), [1]).isfinite().all()  # what is under way goes on
+    del runner
+    assert buffers() is None
+    assert prepared() is None
+
+
+class Buffers:
+    """Stands for a set of buffers: only one may hold it."""
+
+    size = 1
+
+    def __init__(self):
+        self.hands = 0
+
+    def forget_recordings(self):
+        assert self.hands == 0
+
+
+def test_buffers_are_in_one_hand_whatever_thread_gives_them_back():
+    kept, wrong = Shelf(), []
+
+    def take_and_put():
+        try:
+            for _ in range(300):
+                one = kept.take(1, Buffers)
+                one.hands += 1
+                assert one.hands == 1
+                one.hands -= 1
+                kept.put(one)
+        except Exception as error:
+            wrong.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
     try:
-        first = prepared()
-        assert first() is not None
-        in_place(model)
-        second = prepared()
-        assert first() is None
-        bild.forget(model)
-        assert second() is None
+        threads = [threading.Thread(target=take_and_put) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     finally:
-        gc.enable()
+        sys.setswitchinterval(before)
+    assert wrong == []
+    assert len(kept._idle) <= MOST_IDLE
+
+
+def test_buffers_may_come_back_in_the_midst_of_a_call():
+    """The collector runs where it will: a finalizer may put something while its own thread takes something else."""
+    kept = Shelf()
+    late, others = Buffers(), [Buffers() for _ in range(MOST_IDLE)]
+
+    class Interrupting(int):
+        def __eq__(self, other):
+            if late not in kept._idle:
+                kept.put(late)
+            return int(self) == other
+
+        __hash__ = int.__hash__
+
+    for one in others:
+        one.size = Interrupting(1)
+        kept.put(one)
+    taken = kept.take(1, Buffers)
+    assert taken is others[-1]
+    assert taken not in kept._idle
+    assert kept._idle == [*others[:-1], late]
 
 
 def kept_mask(self, tokens, positions, places, reach):
