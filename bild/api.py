@@ -88,7 +88,7 @@ def generate(
     transformers, for a batch of one: it gets what each round settles, and each token of a small model alone.
     ``shortlist``: the only token ids that the small model (or ``bild.EarlyExit``) may draft, EOS always among them; its
     distribution is then the softmax over these, and its head costs as much less. ``engine``: see
-    ``bild.engine.make_runner``.
+    ``bild.engine.make_runner``; with "graphs", one call at a time on a device, for graphs share their scratch memory.
     ``decoder_input_ids`` (B, P) are an encoder-decoder's first tokens, the start token included; without them it
     begins with the start token, and Whisper with its language and task too.
 
@@ -191,7 +191,7 @@ def decode(call: Call, streamer: Any = None) -> DecodeOutput:
     trace = [with_layers(one, layers_taken(call, runners, row)) for row, one in enumerate(recorder.traces())]
     parted = [decoder.parted(row) for row in range(len(sequences))]
     run = [decoder.small_steps_run(row) for row in range(len(sequences))]
-    return DecodeOutput(sequences=sequences, stats=recorder.stats(), trace=trace, parted=parted, small_steps_run=run)
+    return DecodeOutput(sequences, recorder.stats(), trace, parted, run, decoder.drafts_at_once)
 
 
 def layers_taken(call: Call, runners: Mapping[str, Runner], row: int) -> list[int] | None:

@@ -75,7 +75,7 @@ class Decoder:
         parted, run = self.parted(row), self.small_steps_run(row)
         if self._drafter is not None:
             self._drafter.steps_run[row] = 0
-        return DecodeOutput(sequences, [stats], [trace], [parted], [run])
+        return DecodeOutput(sequences, [stats], [trace], [parted], [run], self.drafts_at_once)
 
     def parted(self, row: int) -> tuple[str, ...]:
         """Who has read a row apart from others; see ``DecodeOutput``."""
@@ -84,6 +84,11 @@ class Decoder:
     def small_steps_run(self, row: int) -> int:
         """How many steps the small model has run for a row; see ``DecodeOutput``."""
         return 0 if self._drafter is None else self._drafter.steps_run[row]
+
+    @property
+    def drafts_at_once(self) -> bool:
+        """Whole draft turns run at once; see ``DecodeOutput``."""
+        return self._drafter is not None and self._drafter.at_once
 
     def reopen(self, row: int, name: int, generator: torch.Generator | None) -> None:
         """Begin anew in a row that has been taken, and whose runners have been restarted on a new source. ``name`` is

@@ -7,7 +7,7 @@ takes several steps at once is read once for all of them, and what lies behind t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from bild.sampling import Sampler
 from bild.tensors import to_host, unfolded, where
 from bild.trace import Recorder
 from bild.turn import Proposal, Turn
-from bild.types import Scores
+from bild.types import Scores, StopRule
 
 STEPS_AT_ONCE = 16  # at most; a whole turn unless drafts are longer
 
@@ -29,7 +29,7 @@ STEPS_AT_ONCE = 16  # at most; a whole turn unless drafts are longer
 class Chooser:
     """What a step of the small model comes to, as tensors; see ``bild.engine.runner.Choose``."""
 
-    policy: Policy
+    stop_rule: StopRule | None
     sampler: Sampler
     vocab_size: int
 
@@ -47,8 +47,9 @@ class Chooser:
         """The same, of (B, 1) positions."""
         tokens = scores.pick(uniforms)
         token_probs = scores.confidence if uniforms is None else scores.plain_of(tokens)
-        stops = self.policy.stop(scores.plain[:, 0], n_drafted).unsqueeze(1)
-        return stops, tokens, scores.confidence, token_probs
+        rule = self.stop_rule
+        stops = torch.zeros_like(n_drafted, dtype=torch.bool) if rule is None else rule(scores.plain[:, 0], n_drafted)
+        return stops.unsqueeze(1), tokens, scores.confidence, token_probs
 
 
 class Drafter:
@@ -63,12 +64,17 @@ class Drafter:
         self._rows = rows
         self._recorder = recorder
         self._verified = verified
-        self._chooser = Chooser(policy, request.sampler, reader.vocab_size)
+        self._chooser = Chooser(policy.stop_rule, request.sampler, reader.vocab_size)
         self._at_once: DraftRunner | None = None
-        if isinstance(reader.runner, DraftRunner) and len(request.processors) == 0 and _is_a_value(policy):
+        if isinstance(reader.runner, DraftRunner) and len(request.processors) == 0 and _is_a_value(policy.stop_rule):
             self._at_once = reader.runner
         self.steps_run = [0] * len(rows.tokens)
         """of each row, the steps that the small model has taken for it, dropped ones too"""
+
+    @property
+    def at_once(self) -> bool:
+        """Whole draft turns run at once; see ``DecodeOutput.drafted_at_once``."""
+        return self._at_once is not None
 
     def draft(self, turn: Turn, lengths: Sequence[int], uniforms: Tensor | None) -> None:
         """Draft at most ``lengths`` tokens a row, none in those of length 0, until the stop rule, an EOS or the length
@@ -78,23 +84,25 @@ class Drafter:
         policy, drafting = self._policy, [length > 0 for length in lengths]
         longest, step = max(lengths) + policy.looks_ahead, 0
         while any(drafting):
-            for said in self._next(drafting, step, longest, uniforms):
+            said = self._next(drafting, step, longest, uniforms)
+            if policy.keeps_scores:
+                turn.kept.append(said.scores)
+            for place in range(said.scores.raw.shape[1]):
                 self._recorder.step("small", drafting)
-                if policy.keeps_scores:
-                    turn.kept.append(said.scores)
                 if self._verified:
-                    for row in _silent(said, drafting):
+                    for row in _silent(said, place, drafting):
                         drafting[row] = False
-                self._reader.check_numbers(said.scores, said.confidence, [int(drafts) for drafts in drafting])
+                upto = [place + 1 if drafts else 0 for drafts in drafting]
+                self._reader.check_numbers(said.scores, said.confidence, upto)
                 for row in where(drafting):
-                    drafting[row] = self._goes_on(turn, row, said, lengths[row])
+                    drafting[row] = self._goes_on(turn, row, said, place, lengths[row])
                 if not self._verified:
                     self._rows.show()  # nobody takes them back
                 step += 1
                 if not any(drafting):
                     break
 
-    def _next(self, drafting: Sequence[bool], step: int, longest: int, uniforms: Tensor | None) -> Sequence[Proposal]:
+    def _next(self, drafting: Sequence[bool], step: int, longest: int, uniforms: Tensor | None) -> Proposal:
         """The small model's view of the next position of the rows that draft, or of the next few, and what follows."""
         steps = 1 if self._at_once is None else min(longest - step, STEPS_AT_ONCE)
         numbers = None if uniforms is None else uniforms[:, step : step + steps]
@@ -103,56 +111,44 @@ class Drafter:
         if self._at_once is None:
             scores = self._reader.read(drafting, [0] * len(drafting), 1)
             n_drafted = torch.full((len(drafting),), step, device=scores.raw.device)
-            return [Proposal(scores, *to_host(*self._chooser.of(scores, n_drafted, numbers)))]
+            return Proposal(scores, *to_host(*self._chooser.of(scores, n_drafted, numbers)))
         fed, unseen = self._reader.unseen(drafting)
         logits, said = self._at_once.draft(fed, unseen, Asked(steps, step, numbers, self._chooser))
-        whole = self._chooser.scores(logits, self._at_once.listed)
-        return [_proposal(whole, said, place) for place in range(steps)]
+        return Proposal(self._chooser.scores(logits, self._at_once.listed), *said)
 
-    def _goes_on(self, turn: Turn, row: int, said: Proposal, length: int) -> bool:
+    def _goes_on(self, turn: Turn, row: int, said: Proposal, place: int, length: int) -> bool:
         """Put a row's next token down, unless it was only looked at. Returns whether the small model is asked again."""
         rows, tokens, drafted = self._rows, self._rows.tokens[row], turn.confidence[row]
         if len(drafted) == length:
             turn.looked_ahead[row] = True
             return False
-        if said.stops[row][0]:
+        if said.stops[row][place]:
             turn.stopped[row] = True
             return False
-        tokens += said.tokens[row]
-        drafted += said.confidence[row]
-        turn.token_probs[row] += said.token_probs[row]
+        tokens.append(int(said.tokens[row][place]))
+        drafted.append(said.confidence[row][place])
+        turn.token_probs[row].append(said.token_probs[row][place])
         turn.met[row] = self._policy.max_draft is None and rows.meets_criteria(row, len(tokens) - 1)
         if turn.met[row] or rows.is_eos(tokens[-1]) or len(tokens) >= rows.limit:
             return False
         return len(drafted) < length or self._policy.looks_ahead
 
 
-def _silent(said: Proposal, drafting: Sequence[bool]) -> list[int]:
+def _silent(said: Proposal, place: int, drafting: Sequence[bool]) -> list[int]:
     """The rows without a draft to go on with: a source proposes nothing, or nothing that the processors allow."""
-    unclear = [row for row in where(drafting) if said.confidence[row][0] != said.confidence[row][0]]
-    return [row for row in unclear if bool((said.scores.processed[row] == -torch.inf).all())]
+    unclear = [row for row in where(drafting) if said.confidence[row][place] != said.confidence[row][place]]
+    return [row for row in unclear if bool((said.scores.processed[row, place] == -torch.inf).all())]
 
 
-def _proposal(scores: Scores, said: Sequence[Sequence[Sequence[float]]], place: int) -> Proposal:
-    """One of several steps."""
-    stops, tokens, sure, probs = ([row[place] for row in rows] for rows in said)
-    here = slice(place, place + 1)
-    return Proposal(
-        replace(scores, raw=scores.raw[:, here], processed=scores.raw[:, here]),
-        stops=[[bool(one)] for one in stops],
-        tokens=[[int(one)] for one in tokens],
-        confidence=[[one] for one in sure],
-        token_probs=[[one] for one in probs],
-    )
-
-
-def _is_a_value(policy: Policy) -> bool:
-    """Whether equal policies decide alike, now and later: what is recorded of one may be replayed for the other."""
-    parameters = vars(type(policy)).get("__dataclass_params__")
+def _is_a_value(rule: StopRule | None) -> bool:
+    """Whether equal rules decide alike, now and later: what is recorded of one may be replayed for the other."""
+    if rule is None:
+        return True
+    parameters = vars(type(rule)).get("__dataclass_params__")
     if parameters is None or not parameters.frozen:
         return False
     try:
-        hash(policy)
+        hash(rule)
     except TypeError:  # a field may change
         return False
     return True

@@ -66,6 +66,7 @@ def generate_many(
             "generator must be one generator, which seeds every input, or a function from an input's number to its "
             f"own: got a {type(generator).__name__}"
         )
+    checks.check_models(large, small, policy)
     pending = enumerate(inputs)
     first = list(islice(pending, batch_size))
     if not first:
@@ -111,7 +112,7 @@ def _readable(
     streams: list[Stream] = []
     try:
         for index, source in islice(pending, count):
-            sources = _collated([*taken, (index, source)], call.prompt.device)
+            sources = _collated([*taken[:1], (index, source)], call.prompt.device)
             last = {name: value[-1:] for name, value in sources.items()}
             try:
                 checks.check_inputs(last, call.models, call.config.pad_token_id)

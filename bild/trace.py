@@ -93,11 +93,11 @@ def _reason(drafted: int, accepted: int, stopped: bool) -> str:
 
 
 def write_json_lines(output: DecodeOutput, path: str | Path) -> None:
-    """One JSON object per row: its counts, its tokens, who read it apart from others, and how many small steps ran.
-    Overwrites ``path``."""
+    """One JSON object per row: its counts, its tokens, who read it apart from others, how many small steps ran,
+    and whether whole draft turns did at once. Overwrites ``path``."""
     columns = zip(output.stats, output.trace, output.parted, output.small_steps_run, strict=True)
     with open(path, "w", encoding="utf-8") as file:
         for stats, trace, parted, run in columns:
             tokens = [asdict(token) for token in trace]
             row = {"stats": asdict(stats), "trace": tokens, "parted": parted, "small_steps_run": run}
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(row | {"drafted_at_once": output.drafted_at_once}) + "\n")

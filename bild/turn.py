@@ -15,12 +15,12 @@ from bild.types import Draft, Scores, Steps
 
 @dataclass(frozen=True)
 class Proposal:
-    """One step of the small model: one position of each row, (B, 1) of everything."""
+    """The next step of the small model, or the next few: (B, N) of everything."""
 
     scores: Scores
-    stops: list[list[bool]]
-    """the stop rule discards what it wrote"""
-    tokens: list[list[int]]
+    stops: list[list[float]]
+    """not 0 where the stop rule discards what it wrote"""
+    tokens: list[list[float]]
     confidence: list[list[float]]
     """its largest plain probability there"""
     token_probs: list[list[float]]
@@ -44,7 +44,7 @@ class Turn:
     token_probs: list[list[float]]
     """its plain probability of the token itself"""
     kept: list[Scores] = field(default_factory=list)
-    """(B, 1) positions of each step, where the policy keeps them"""
+    """(B, N) positions of each stretch of steps, where the policy keeps them"""
 
     @classmethod
     def begin(cls, starts: list[int]) -> Turn:

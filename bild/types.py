@@ -87,13 +87,13 @@ class Scores:
 @dataclass(frozen=True)
 class Steps:
     """What the small model said while it drafted, over the large model's vocabulary. W = K + 1 positions; the last of a
-    row's ``n_drafted + 1`` holds nothing unless its stop rule ended the draft, or its cap did and the small model
+    row's ``n_drafted + 1`` means nothing unless its stop rule ended the draft, or its cap did and the small model
     ``looked_ahead``. The very numbers that its tokens were drawn from; put together when first asked for."""
 
     each: Sequence[Scores]
-    """(B, 1) positions of every step"""
+    """(B, N) positions of the steps that were taken at once, one stretch after the other"""
     width: int
-    """W; there may have been fewer steps"""
+    """W; there may have been fewer steps, or more"""
     vocab_size: int
 
     @cached_property
@@ -125,10 +125,25 @@ class Steps:
         )
 
     def _joined(self, values: list[Tensor]) -> Tensor:
-        """(B, 1, ...) of each step side by side, zeros where there was none."""
+        """(B, N, ...) of each stretch side by side, (B, W, ...), zeros where there was no step."""
         rows, _, *rest = values[0].shape
-        missing = self.width - len(values)
-        return torch.cat([*values, values[0].new_zeros(rows, missing, *rest)] if missing else values, dim=1)
+        missing = self.width - sum(value.shape[1] for value in values)
+        if missing > 0:
+            values = [*values, values[0].new_zeros(rows, missing, *rest)]
+        joined = torch.cat(values, dim=1) if len(values) > 1 else values[0]
+        return joined if missing >= 0 else joined[:, : self.width]
+
+
+class StopRule(Protocol):
+    """When a draft ends before its cap. A frozen dataclass of fixed values decides alike wherever it is equal, now and
+    later: what is recorded of one draft turn then serves every policy with this rule."""
+
+    def __call__(self, small_probs: Tensor, n_drafted: Tensor) -> Tensor:
+        """Plain (B, V) of the small model and (B,) tokens drafted so far to (B,) bool: discard this one and stop.
+
+        Never sees the drawn token, so that any stop rule composes with exact verification. Tensor operations alone,
+        nothing that looks at a number, or draft turns cannot be recorded.
+        """
 
 
 class ExitRule(Protocol):
@@ -172,7 +187,7 @@ class Draft:
             stopped=self.stopped,
             looked_ahead=self.looked_ahead,
             token_probs=self.token_probs[:, :width],
-            small=replace(self.small, each=self.small.each[: width + 1], width=width + 1),
+            small=replace(self.small, width=width + 1),
         )
 
 
@@ -262,3 +277,6 @@ class DecodeOutput:
     small_steps_run: list[int]
     """B entries: the steps that the small model has run for the row. More than its ``small_steps`` where whole draft
     turns run at once (``engine="graphs"``) and what comes after a draft's end is dropped; the same elsewhere."""
+    drafted_at_once: bool
+    """Whole draft turns ran at once (``engine="graphs"``). False where every step waited for the one before it, there
+    too: under logits processors, and with a stop rule that may change."""

@@ -29,25 +29,33 @@ class Recorder(Protocol):
 
 class CudaRecorder:
     """Every graph of a device takes its scratch memory from one pool: replays follow each other, and what outlives one
-    stands in tensors that were there before it was recorded."""
+    stands in tensors that were there before it was recorded. All of them are captured on one stream."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool: Any = torch.cuda.graph_pool_handle()
+        self._aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def record(self, work: Work) -> Work:
+        graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(self._device):
-            # Once outside of a capture, on a stream of its own: libraries set themselves up at their first call.
-            here, aside = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            aside.wait_stream(here)
-            with torch.cuda.stream(aside):
-                work()
-            here.wait_stream(aside)
-            graph = torch.cuda.CUDAGraph()
-            # What other threads ask of the device (loaders that pin memory) is no part of it.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                work()
+            here = torch.cuda.current_stream()
+            self._aside.wait_stream(here)
+            try:
+                with torch.cuda.stream(self._aside):  # which torch does not leave again where a capture fails
+                    work()  # once outside of a capture: libraries set themselves up at their first call
+                    self._capture(graph, work)
+            except RuntimeError:
+                self._pool = torch.cuda.graph_pool_handle()  # a failed capture may hold on to its pool
+                raise
+            finally:
+                here.wait_stream(self._aside)
         return graph.replay
+
+    def _capture(self, graph: torch.cuda.CUDAGraph, work: Work) -> None:
+        """What other threads ask of the device (loaders that pin memory) is no part of it."""
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._aside, capture_error_mode="thread_local"):
+            work()
 
 
 @cache
@@ -63,8 +71,8 @@ def recorder_of(device: torch.device) -> Recorder:
 
 
 class Careful:
-    """A recorder that falls back: once recording has failed, for want of memory or because the work asks the host for
-    something, work is done step by step from then on, after one warning."""
+    """A recorder that falls back: work that cannot be recorded, since it asks the host for something, is done step by
+    step, and so is all work once memory was wanting. One warning for each."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder: Recorder | None = recorder
@@ -74,7 +82,8 @@ class Careful:
             try:
                 return self._recorder.record(work)
             except RuntimeError as error:
-                self._recorder = None
+                if isinstance(error, torch.OutOfMemoryError):
+                    self._recorder = None
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 warnings.warn(f"no graph could be captured, so steps run one by one: {reason}", stacklevel=2)
         work()

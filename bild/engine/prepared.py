@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import chain
 from typing import Any
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary, finalize, ref
 
 import torch
 from torch import Tensor, nn
@@ -52,8 +52,8 @@ def forget(model: PreTrainedModel) -> None:
     For a model that stays alive but has been moved or cast: until its next call, or its end, both copies are kept.
     """
     watch = _watches.pop(model, None)
-    for _, decoder in () if watch is None else watch.halves.values():
-        decoder.shelf.clear()
+    if watch is not None:
+        watch.release()
 
 
 class _Watch:
@@ -61,6 +61,9 @@ class _Watch:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.halves: dict[bool, tuple[T5Encoder | None, T5Decoder]] = {}
+        self.release = finalize(model, _release, self.halves)
+        """also called when the model goes"""
+        self.release.atexit = False
         self._model = ref(model)
         self._children = list(_named_children("", model))
         self._attributes = [vars(model), *(vars(child) for _, _, child, _ in self._children)]
@@ -153,6 +156,13 @@ def _calls_more(attributes: dict[str, Any]) -> bool:
 def _is_own(home: str) -> bool:
     """Whether classes of this module of Python are what transformers itself puts into a T5."""
     return home.startswith(OWN_MODULES)
+
+
+def _release(halves: dict[bool, tuple[T5Encoder | None, T5Decoder]]) -> None:
+    """Let go of what was prepared: buffers that wait refer to their decoder, which keeps them."""
+    for _, decoder in halves.values():
+        decoder.shelf.close()
+    halves.clear()
 
 
 _watches: WeakKeyDictionary[PreTrainedModel, _Watch] = WeakKeyDictionary()

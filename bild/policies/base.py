@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bild.types import Draft, ExitRule, Review, Scores, Verdict
+from bild.types import Draft, ExitRule, Review, Scores, StopRule, Verdict
 
 
 class Policy(ABC):
@@ -55,6 +55,11 @@ class Policy(ABC):
         return False
 
     @property
+    def stop_rule(self) -> StopRule | None:
+        """When a draft ends before its cap; None = never."""
+        return None
+
+    @property
     def exits(self) -> ExitRule | None:
         """When a token may leave the large model before its last layer; None = never."""
         return None
@@ -67,13 +72,6 @@ class Policy(ABC):
 
     def check(self, *, greedy: bool) -> None:  # noqa: B027 (every mode is fine unless a policy says otherwise)
         """Raise ValueError where the policy cannot decode in this mode."""
-
-    def stop(self, small_probs: Tensor, n_drafted: Tensor) -> Tensor:
-        """Plain (B, V) of the small model and (B,) tokens drafted so far to (B,) bool: discard this one and stop.
-
-        Never sees the drawn token, so that any stop rule composes with exact verification.
-        """
-        return torch.zeros_like(n_drafted, dtype=torch.bool)
 
     def next_draft_length(self, length: int, n_drafted: int, n_accepted: int) -> int:
         """Tokens that a row may draft in its next round, at most ``max_draft``, after a round in which it could draft

@@ -8,15 +8,15 @@ from typing import Literal
 
 from torch import Tensor
 
-from bild.policies.adaptive import adapted
-from bild.policies.base import Policy, check_choice, check_draft_length, check_flag
-from bild.policies.fallback import below_fallback
+from bild.policies.adaptive import AdaptiveDrafts
+from bild.policies.base import check_choice, check_draft_length
+from bild.policies.fallback import BelowFallback
 from bild.policies.rollback import authors_rule, paper_rule
 from bild.types import Draft, Review, Scores, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
-class BigLittle(Policy):
+class BigLittle(AdaptiveDrafts):
     """The small model writes while it is sure; the large model checks, replaces what surprises it, and goes on.
 
     Raises ValueError on values outside the ranges given here.
@@ -28,21 +28,18 @@ class BigLittle(Policy):
     """>= 0, nats: a drafted token whose cross-entropy under the large model is higher may be replaced; inf = never"""
     draft_length: int = 10
     """>= 1, tokens drafted in a round at most"""
-    adaptive: bool = False
-    """shorter drafts in a row whose drafts are rejected, up to ``draft_length`` again where they stand
-    (``bild.policies.adaptive``)"""
     verify_eos: bool = False
     """verify a draft that ends in EOS; Algorithm 1 lets it end the row as it is"""
     rule: Literal["paper", "authors"] = "paper"
     """"paper" = Algorithm 1; "authors" = their published loop, token for token, greedy only"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.fallback >= 0:
             raise ValueError(f"fallback={self.fallback} must be a probability >= 0 (above 1 = never draft)")
         if not self.rollback >= 0:
             raise ValueError(f"rollback={self.rollback} must be a number of nats >= 0 (inf = never roll back)")
         check_draft_length(self.draft_length)
-        check_flag("adaptive", self.adaptive)
         check_choice("rule", self.rule, ("paper", "authors"))
         if self.rule == "authors" and self.verify_eos:
             raise ValueError("rule='authors' never verifies a drafted EOS; use rule='paper' with verify_eos=True")
@@ -63,18 +60,16 @@ class BigLittle(Policy):
         return self.rule == "authors"
 
     @property
+    def stop_rule(self) -> BelowFallback:
+        return BelowFallback(self.fallback)
+
+    @property
     def verifies_all(self) -> bool:
         return self.verify_eos and self.rollback < math.inf
 
     def check(self, *, greedy: bool) -> None:
         if self.rule == "authors" and not greedy:
             raise ValueError("rule='authors' is greedy only; use rule='paper' or do_sample=False")
-
-    def stop(self, small_probs: Tensor, n_drafted: Tensor) -> Tensor:
-        return below_fallback(small_probs, self.fallback)
-
-    def next_draft_length(self, length: int, n_drafted: int, n_accepted: int) -> int:
-        return adapted(length, n_drafted, n_accepted, self.draft_length) if self.adaptive else length
 
     def review(self, draft: Draft, at_eos: Tensor, at_limit: Tensor) -> Review:
         ends = at_eos & (not self.verify_eos)

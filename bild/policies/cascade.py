@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bild.policies.base import Policy, check_choice, check_draft_length, check_number
-from bild.policies.fallback import below_fallback
+from bild.policies.fallback import BelowFallback
 from bild.policies.positions import is_drafted
 from bild.tensors import at
 from bild.types import Draft, Review, Scores, Verdict
@@ -41,8 +41,9 @@ class TokenCascade(Policy):
     def verifies_all(self) -> bool:
         return False
 
-    def stop(self, small_probs: Tensor, n_drafted: Tensor) -> Tensor:
-        return below_fallback(small_probs, 1 - self.alpha)
+    @property
+    def stop_rule(self) -> BelowFallback:
+        return BelowFallback(1 - self.alpha)
 
     def review(self, draft: Draft, at_eos: Tensor, at_limit: Tensor) -> Review:
         return Review.standing(draft, at_eos | at_limit)

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 
-def below_fallback(small_probs: Tensor, fallback: float) -> Tensor:
-    """(B, V) plain probabilities to (B,) bool: the most probable token has less than ``fallback``."""
-    return small_probs.amax(-1) < fallback
+@dataclass(frozen=True)
+class BelowFallback:
+    """``StopRule``: the most probable token has less than ``threshold``."""
+
+    threshold: float
+    """a probability"""
+
+    def __call__(self, small_probs: Tensor, n_drafted: Tensor) -> Tensor:
+        return small_probs.amax(-1) < self.threshold

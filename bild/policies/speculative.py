@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bild.policies.adaptive import adapted
-from bild.policies.base import Policy, check_draft_length, check_flag
+from bild.policies.adaptive import AdaptiveDrafts
+from bild.policies.base import check_draft_length
 from bild.policies.positions import drafted_probs
 from bild.policies.speculation import accepted, concluded, leading, residual
 from bild.tensors import at
@@ -17,7 +17,7 @@ from bild.types import Draft, Scores, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
-class Speculative(Policy):
+class Speculative(AdaptiveDrafts):
     """Algorithm 1: a drafted token stands with probability min(1, p / q), and what replaces it makes up for it, so that
     the output follows the large model, whatever drafted. Greedy: tokens stand while the large model agrees.
 
@@ -28,9 +28,6 @@ class Speculative(Policy):
 
     draft_length: int = 5
     """>= 1, tokens drafted in a round"""
-    adaptive: bool = False
-    """shorter drafts in a row whose drafts are rejected, up to ``draft_length`` again where they stand
-    (``bild.policies.adaptive``)"""
     lenience: float = 0.0
     """in [0, 1), 0 = lossless"""
     beta: float | Literal["normalized"] | None = None
@@ -38,8 +35,8 @@ class Speculative(Policy):
     >= 1 - lenience; "normalized" = at every position the one of ``normalizer``, for sampling with lenience"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_draft_length(self.draft_length)
-        check_flag("adaptive", self.adaptive)
         if not 0 <= self.lenience < 1:
             raise ValueError(f"lenience={self.lenience} must be in [0, 1) (0 = lossless)")
         if isinstance(self.beta, str):
@@ -59,9 +56,6 @@ class Speculative(Policy):
     @property
     def keeps_scores(self) -> bool:
         return True
-
-    def next_draft_length(self, length: int, n_drafted: int, n_accepted: int) -> int:
-        return adapted(length, n_drafted, n_accepted, self.draft_length) if self.adaptive else length
 
     def verify(self, draft: Draft, large: Scores, uniforms: Tensor | None) -> Verdict:
         if uniforms is None:

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bild.policies.adaptive import adapted
-from bild.policies.base import Policy, check_choice, check_draft_length, check_flag, check_number
+from bild.policies.adaptive import AdaptiveDrafts
+from bild.policies.base import check_choice, check_draft_length, check_number
 from bild.policies.deferral import JUDGING, RULES, Rule, defers, greedy_mixture, mixture
 from bild.policies.speculation import accepted, concluded, leading, residual
 from bild.tensors import at
@@ -17,7 +17,7 @@ from bild.types import Draft, Scores, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeculativeCascade(Policy):
+class SpeculativeCascade(AdaptiveDrafts):
     """A cascade that decides token by token who writes, run as speculative decoding is: the rule makes a target out of
     both distributions, and the speculative step draws from it what the small model drafted.
 
@@ -30,18 +30,15 @@ class SpeculativeCascade(Policy):
     """any number but NaN: the higher, the more the small model writes"""
     draft_length: int = 5
     """>= 1, tokens drafted in a round"""
-    adaptive: bool = False
-    """shorter drafts in a row whose drafts are rejected, up to ``draft_length`` again where they stand
-    (``bild.policies.adaptive``)"""
     bonus: Literal["target", "large"] = "target"
     """what the token after a full draft is drawn from: "target" follows the rule there too, for one more small step;
     "large" is the large model"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("rule", self.rule, RULES)
         check_number("alpha", self.alpha)
         check_draft_length(self.draft_length)
-        check_flag("adaptive", self.adaptive)
         check_choice("bonus", self.bonus, ("target", "large"))
 
     @property
@@ -59,9 +56,6 @@ class SpeculativeCascade(Policy):
     @property
     def looks_ahead(self) -> bool:
         return self.bonus == "target"
-
-    def next_draft_length(self, length: int, n_drafted: int, n_accepted: int) -> int:
-        return adapted(length, n_drafted, n_accepted, self.draft_length) if self.adaptive else length
 
     def verify(self, draft: Draft, large: Scores, uniforms: Tensor | None) -> Verdict:
         small = draft.small

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -13,13 +14,27 @@ LENGTHS = [6, 1, 4]
 
 
 @dataclass(frozen=True)
-class Counting(bild.Speculative):
+class Stopping(bild.Speculative):
+    """With a stop rule."""
+
+    rule: Any = None
+
+    @property
+    def stop_rule(self):
+        return self.rule
+
+
+@dataclass(frozen=True)
+class After:
     """Stops by the number drafted."""
 
-    stop_at: int = 4
+    count: int
 
-    def stop(self, small_probs, n_drafted):
-        return n_drafted >= self.stop_at
+    def __call__(self, small_probs, n_drafted):
+        return n_drafted >= self.count
+
+
+COUNTING = Stopping(draft_length=7, rule=After(4))
 
 
 def written(engine, policy, models=None, seed=3, lengths=LENGTHS, **keywords):

@@ -47,6 +47,12 @@ def test_the_next_length(length, n_drafted, n_accepted, following):
     assert adapted(length, n_drafted, n_accepted, 10) == following
 
 
+@pytest.mark.parametrize("longest", range(4))
+def test_no_length_is_above_the_longest(longest):
+    rounds = [(drafted, stood) for drafted in range(longest + 1) for stood in range(drafted + 1)]
+    assert all(adapted(longest, *counts, longest) <= longest for counts in rounds)
+
+
 def drafts(trace) -> list[tuple[int, int]]:
     """Of each round, how many tokens were drafted and how many of them stood."""
     drafted = Counter(entry.round for entry in trace if entry.model == "small")
@@ -130,6 +136,13 @@ def test_a_batch_is_its_rows(policy, sampler):
     alone = [written(policy, sampler, [row]) for row in range(ROWS)]
     for part in range(3):
         assert together[part] == [one[part][0] for one in alone]
+
+
+@pytest.mark.parametrize("sampler", [None, SAMPLED], ids=["greedy", "sampled"])
+def test_what_never_drafts_does_not_begin_to(sampler):
+    fixed, adaptive = (bild.BigLittle(fallback=1.1, adaptive=flag) for flag in (False, True))
+    assert written(adaptive, sampler)[:2] == written(fixed, sampler)[:2]
+    assert all(count.small_steps == 0 for count in written(adaptive, sampler)[1])
 
 
 def test_a_row_that_takes_the_next_source_begins_with_the_whole_length():

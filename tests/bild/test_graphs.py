@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -18,9 +18,9 @@ import bild
 from bild import drafter
 from bild.engine import make_runner
 from bild.engine.t5 import graphs, shelf
-from bild.engine.t5.fixed import bucket
+from bild.engine.t5.fixed import FixedCaches, bucket
 from tests.bild.models import EOS, PAD, START, VOCAB, pair, sources, tiny_t5
-from tests.bild.replayed import LENGTHS, Counting, same, written
+from tests.bild.replayed import COUNTING, LENGTHS, Stopping, same, written
 
 POLICIES = [
     bild.LargeOnly(),
@@ -91,41 +91,61 @@ def test_dropped_steps_are_told(tape):
 @pytest.mark.parametrize("at_once", [1, 2, 3, 16])
 def test_turns_longer_than_a_recording_go_on_with_the_next(tape, monkeypatch, at_once):
     monkeypatch.setattr(drafter, "STEPS_AT_ONCE", at_once)
-    for policy in (Counting(draft_length=7), bild.SmallOnly(), POLICIES[6]):
+    for policy in (COUNTING, bild.SmallOnly(), POLICIES[6]):
         assert same(policy, do_sample=True)
 
 
-def test_a_policy_that_may_change_is_never_recorded(tape):
-    class Moody(bild.BigLittle):
+def test_a_rule_that_may_change_is_never_recorded(tape):
+    class Moody:
         threshold = 0.0
 
-        def stop(self, small_probs, n_drafted):
+        def __call__(self, small_probs, n_drafted):
             return small_probs.amax(-1) < self.threshold
 
-    policy = Moody(draft_length=4, rollback=1.0)
+    policy = Stopping(draft_length=4, rule=Moody())
     for threshold in (0.0, 0.5, 2.0):
         Moody.threshold = threshold
         assert same(policy)
     Moody.threshold = 0.0
     out = written("graphs", policy)
     assert out.small_steps_run == [count.small_steps for count in out.stats]
+    assert not out.drafted_at_once
 
 
 @dataclass(frozen=True)
-class Listing(bild.Speculative):
+class Listing:
     """A field of it may change."""
 
-    limits: list[int] = field(default_factory=lambda: [2])
+    limits: list[int]
 
-    def stop(self, small_probs, n_drafted):
+    def __call__(self, small_probs, n_drafted):
         return n_drafted >= self.limits[0]
 
 
 def test_a_field_that_may_change_is_never_recorded(tape):
-    policy = Listing(draft_length=5)
+    limits = [2]
+    policy = Stopping(draft_length=5, rule=Listing(limits))
     for limit in (2, 4, 1):
-        policy.limits[0] = limit
+        limits[0] = limit
         assert same(policy)
+
+
+def test_policies_of_one_stop_rule_share_what_is_recorded(tape, monkeypatch):
+    """In rotation, and more of them than recordings are kept."""
+    turns, own = [], FixedCaches._turn
+    monkeypatch.setattr(FixedCaches, "_turn", lambda self, *asked: turns.append(asked) or own(self, *asked))
+    policies = [
+        *(bild.Speculative(draft_length=4, lenience=place / 20) for place in range(10)),
+        *(bild.SpeculativeCascade(rule="chow", alpha=place / 10, draft_length=4, bonus="large") for place in range(8)),
+        *(bild.BigLittle(fallback=stop, rollback=roll, draft_length=4) for stop in (0.25, 0.5) for roll in range(4)),
+        *(bild.TokenCascade(alpha=alpha, draft_length=4) for alpha in (0.5, 0.75)),
+        *(bild.BigLittle(fallback=stop, verify_eos=True, draft_length=4) for stop in (0.25, 0.5)),
+    ]
+    for _ in range(2):
+        for policy in policies:
+            assert written("graphs", policy, lengths=[4]).drafted_at_once
+    assert len(policies) == 30
+    assert len(turns) == 2 * 3  # done twice to be recorded, and never again: no rule, and two of them
 
 
 class Forbids(LogitsProcessor):
@@ -138,6 +158,8 @@ def test_processors_see_every_step(tape):
     assert same(policy, logits_processor=processors, do_sample=True)
     out = written("graphs", policy, logits_processor=processors)
     assert out.small_steps_run == [count.small_steps for count in out.stats]
+    assert not out.drafted_at_once
+    assert written("graphs", policy).drafted_at_once
 
 
 def test_what_else_a_call_may_bring(tape):
@@ -204,18 +226,29 @@ def test_inference_mode_may_come_and_go(tape):
 
 
 @dataclass(frozen=True)
-class Asking(bild.Speculative):
-    """Its stop rule asks the host."""
+class Asking:
+    """A stop rule that asks the host."""
 
-    def stop(self, small_probs, n_drafted):
+    def __call__(self, small_probs, n_drafted):
         return torch.full_like(n_drafted, bool(small_probs[0].amax() < 0.2), dtype=torch.bool)
 
 
 def test_what_asks_the_host_runs_step_by_step_after_one_warning(tape):
-    policy = Asking(draft_length=4)
+    policy = Stopping(draft_length=4, rule=Asking())
     with pytest.warns(UserWarning, match=r"no graph could be captured, so steps run one by one: ") as caught:
         assert all(same(policy, lengths=lengths) for lengths in ([3], [4], [2]))
     assert len(caught) == 1
+
+
+def test_what_cannot_be_captured_leaves_other_work_its_graphs(tape):
+    with pytest.warns(UserWarning, match="no graph could be captured"):
+        written("graphs", Stopping(draft_length=4, rule=Asking()), lengths=[4])
+    policy = bild.Speculative(draft_length=4)
+    written("graphs", policy, lengths=[4])
+    before = tape.replayed
+    again = written("graphs", policy, lengths=[4])
+    turns = {entry.round for entry in again.trace[0] if entry.model == "small"}
+    assert tape.replayed - before == len(turns) + again.stats[0].large_steps
 
 
 class NoMemory:

@@ -232,12 +232,13 @@ def test_trace_files_hold_one_object_per_row(tmp_path):
     model = counting(VOCAB, sure=0.9)
     written, stats, traces, _ = run([model] * 2, [model] * 2, bild.BigLittle(), vocab_size=VOCAB, max_new_tokens=4)
     file = tmp_path / "trace.jsonl"
-    bild.write_json_lines(DecodeOutput(torch.tensor(written), stats, traces, [(), ("large",)], [4, 5]), file)
+    bild.write_json_lines(DecodeOutput(torch.tensor(written), stats, traces, [(), ("large",)], [4, 5], True), file)
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     assert [row["stats"] for row in rows] == [asdict(count) for count in stats]
     assert [[entry["token_id"] for entry in row["trace"]] for row in rows] == written
     assert [row["parted"] for row in rows] == [[], ["large"]]
     assert [row["small_steps_run"] for row in rows] == [4, 5]
+    assert [row["drafted_at_once"] for row in rows] == [True, True]
     assert rows[0]["trace"][0] == {
         "token_id": 2, "model": "small", "round": 0, "confidence": pytest.approx(0.9), "reason": "draft",
         "layers": None,

@@ -11,7 +11,7 @@ from transformers.generation import logits_process as lp
 
 import bild
 from bild.decode import Decoder
-from bild.many import RestartError
+from bild.many import RestartError, _ids
 from tests.bild.models import pair, sources
 
 POLICIES = [
@@ -312,3 +312,17 @@ def test_an_abandoned_iterator_closes_and_asks_for_no_more_inputs():
     many.close()
     assert list(many) == []
     assert len(asked) == before < len(LENGTHS)
+
+
+@pytest.mark.parametrize("small", [None, bild.PromptLookup()], ids=str)
+def test_without_a_model_it_says_which_one_is_missing(small):
+    with pytest.raises(ValueError, match=r"pass large=\.\.\."):
+        next(bild.generate_many(None, small, rows(3), policy=bild.Speculative()))
+
+
+def test_looking_at_newcomers_takes_time_in_proportion_to_them(monkeypatch):
+    looked = []
+    monkeypatch.setattr("bild.many._ids", lambda source, index: looked.append(index) or _ids(source, index))
+    inputs = rows(3, [3] * 40)
+    list(bild.generate_many(*pair(3), inputs, policy=bild.LargeOnly(), batch_size=20, max_new_tokens=1))
+    assert len(looked) <= 4 * len(inputs)

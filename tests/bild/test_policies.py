@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import bild
-from bild.policies.fallback import below_fallback
+from bild.policies.fallback import BelowFallback
 from bild.policies.rollback import over_threshold
 from bild.sampling import Sampler
 from bild.types import Draft, Scores, Steps, Verdict
@@ -55,14 +55,14 @@ def answers(given: Verdict) -> list[tuple[int, int, bool]]:
 
 def test_a_probability_equal_to_the_threshold_still_drafts():
     probs = torch.tensor([[0.5, 0.25, 0.25], [0.49, 0.26, 0.25], [0.25, 0.25, 0.5]], dtype=torch.float64)
-    assert below_fallback(probs, 0.5).tolist() == [False, True, False]
+    assert BelowFallback(0.5)(probs, torch.tensor([0, 3, 9])).tolist() == [False, True, False]
 
 
 def test_fallback_zero_always_drafts_and_one_drafts_only_certainty():
     probs = torch.tensor([[1.0, 0.0], [0.999, 0.001]])
     policy = bild.BigLittle(fallback=0.0)
-    assert policy.stop(probs, torch.tensor([0, 3])).tolist() == [False, False]
-    assert bild.BigLittle(fallback=1.0).stop(probs, torch.tensor([0, 3])).tolist() == [False, True]
+    assert policy.stop_rule(probs, torch.tensor([0, 3])).tolist() == [False, False]
+    assert bild.BigLittle(fallback=1.0).stop_rule(probs, torch.tensor([0, 3])).tolist() == [False, True]
     assert bild.BigLittle(fallback=1.0).max_draft == 10
     assert bild.BigLittle(fallback=1.0001).max_draft == 0
 
@@ -268,8 +268,7 @@ def test_large_only_writes_its_choice_at_the_only_position():
 
 
 def test_small_only_never_stops_and_is_never_verified():
-    probs = torch.full((2, 4), 0.25)
-    assert bild.SmallOnly().stop(probs, torch.tensor([0, 9])).tolist() == [False, False]
+    assert bild.SmallOnly().stop_rule is None
     with pytest.raises(AssertionError, match="never verified"):
         bild.SmallOnly().verify(draft([[A]]), scores([[[0.25] * 4] * 2]), None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -247,6 +248,20 @@ def test_what_the_small_model_said_is_spread_over_the_whole_vocabulary():
     assert steps.plain[0].tolist() == steps.tempered[0].tolist() == [pytest.approx(row) for row in expected]
     assert steps.choice.tolist() == [[4, 3, 0]]
     assert steps.confidence[0].tolist() == pytest.approx([0.75, 0.5, 0])
+
+
+@pytest.mark.parametrize("width", [2, 3, 4, 6])
+@pytest.mark.parametrize("cuts", [(0, 4), (0, 1, 4), (0, 3, 4)])
+def test_steps_that_were_taken_at_once_are_those_that_were_taken_one_by_one(cuts, width):
+    raw = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0))
+
+    def steps(cuts):
+        each = [raw[:, first:last] for first, last in itertools.pairwise(cuts)]
+        return Steps([Scores(one, one, PLAIN) for one in each], width, 5)
+
+    at_once, one_by_one = steps(cuts), steps(range(min(width, 4) + 1))
+    for view in ("plain", "tempered", "confidence", "choice"):
+        assert getattr(at_once, view).equal(getattr(one_by_one, view))
 
 
 # Bad input

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
+import threading
+import time
 import weakref
 from dataclasses import replace
 
@@ -16,8 +18,9 @@ from bild import drafter
 from bild.engine import make_runner
 from bild.engine.prepared import t5_halves
 from bild.engine.t5.fixed import FixedCaches
+from bild.engine.t5.shelf import MOST_IDLE, Shelf
 from tests.bild.models import pair, sources, tiny_t5
-from tests.bild.replayed import LENGTHS, Counting, same, written
+from tests.bild.replayed import COUNTING, LENGTHS, same, written
 
 
 def test_another_batch_size_is_another_recording(tape):
@@ -76,7 +79,17 @@ def test_other_weights_or_another_dtype_are_never_stale(tape, change):
     assert float((after - logits("static")).norm() / after.norm()) < (0.02 if change is to_bfloat16 else 1e-5)
 
 
+@pytest.fixture
+def no_collection():
+    """On a GPU too, memory is not what the collector waits for."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
 @torch.no_grad()
+@pytest.mark.usefixtures("no_collection")
 def test_what_was_recorded_is_freed_with_the_weights_that_it_was_recorded_with(tape):
     model = tiny_t5(7, dtype=torch.float32)
 
@@ -84,17 +97,104 @@ def test_what_was_recorded_is_freed_with_the_weights_that_it_was_recorded_with(t
         written("graphs", bild.LargeOnly(), models=(model, None))
         return weakref.ref(t5_halves(model, int8=False)[1])
 
-    gc.disable()  # on a GPU too, memory is not what it waits for
-    try:
-        first = prepared()
-        assert first() is not None
-        in_place(model)
-        second = prepared()
-        assert first() is None
-        bild.forget(model)
-        assert second() is None
-    finally:
-        gc.enable()
+    first = prepared()
+    assert first() is not None
+    in_place(model)
+    second = prepared()
+    assert first() is None
+    bild.forget(model)
+    assert second() is None
+
+
+@pytest.mark.usefixtures("no_collection")
+def test_what_was_recorded_is_freed_with_the_model(tape):
+    model = tiny_t5(7, dtype=torch.float32)
+    written("graphs", bild.LargeOnly(), models=(model, None))
+    prepared = weakref.ref(t5_halves(model, int8=False)[1])
+    buffers = [weakref.ref(one) for one in prepared().shelf._idle]
+    assert len(buffers) == 1
+    del model
+    assert prepared() is None
+    assert [one() for one in buffers] == [None]
+
+
+@pytest.mark.usefixtures("no_collection")
+def test_buffers_that_come_back_to_weights_that_are_gone_are_freed(tape):
+    model = tiny_t5(7, dtype=torch.float32)
+    runner = make_runner(model, "graphs", 4)
+    runner.prefill(input_ids=torch.tensor([[5, 6, 1]]))
+    runner.extend(torch.tensor([[0, 3]]), [2])
+    prepared, buffers = weakref.ref(t5_halves(model, int8=False)[1]), weakref.ref(runner._held)
+    bild.forget(model)
+    assert runner.extend(torch.tensor([[4]]), [1]).isfinite().all()  # what is under way goes on
+    del runner
+    assert buffers() is None
+    assert prepared() is None
+
+
+class Buffers:
+    """Stands for a set of buffers: only one may hold it."""
+
+    size = 1
+
+    def __init__(self):
+        self.hands = 0
+
+    def forget_recordings(self):
+        assert self.hands == 0
+
+
+def test_buffers_are_in_one_hand_whatever_thread_gives_them_back():
+    kept, made, shared = Shelf(), [], []
+
+    class Slow(Buffers):
+        def __init__(self):
+            super().__init__()
+            made.append(self)
+
+        @property
+        def size(self):
+            time.sleep(1e-4)  # the turn of another thread
+            return 1
+
+    def take_and_put():
+        for _ in range(20):
+            one = kept.take(1, Slow)
+            one.hands += 1
+            time.sleep(1e-4)
+            shared.append(one.hands > 1)
+            one.hands -= 1
+            kept.put(one)
+
+    threads = [threading.Thread(target=take_and_put) for _ in range(MOST_IDLE)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert shared == [False] * 20 * MOST_IDLE
+    assert len(made) <= MOST_IDLE  # as many as there are hands: none was overlooked
+
+
+def test_buffers_may_come_back_in_the_midst_of_a_call():
+    """The collector runs where it will: a finalizer may put something while its own thread takes something else."""
+    kept = Shelf()
+    late, others = Buffers(), [Buffers() for _ in range(MOST_IDLE)]
+
+    class Interrupting(int):
+        def __eq__(self, other):
+            if late not in kept._idle:
+                kept.put(late)
+            return int(self) == other
+
+        __hash__ = int.__hash__
+
+    for one in others:
+        one.size = Interrupting(1)
+        kept.put(one)
+    taken = kept.take(1, Buffers)
+    assert taken is others[-1]
+    assert taken not in kept._idle
+    assert kept._idle == [*others[:-1], late]
 
 
 def kept_mask(self, tokens, positions, places, reach):
@@ -155,7 +255,7 @@ def test_what_is_stale_shows(tape, monkeypatch, mutant):
     monkeypatch.setattr(drafter, "STEPS_AT_ONCE", 3)
 
     def all_same():
-        policies = (bild.LargeOnly(), Counting(draft_length=7), bild.SmallOnly())
+        policies = (bild.LargeOnly(), COUNTING, bild.SmallOnly())
         return all(same(policy, do_sample=True, seed=seed) for policy in policies for seed in (3, 4))
 
     for model in pair(3):

@@ -65,7 +65,7 @@ def test_a_recording_touches_the_device_alone(dtype):
         tokens, uniforms = torch.zeros(3, 2, dtype=torch.long), torch.zeros(3, 4)
     head = Head(decoder.head(None), None, VOCAB)
     sampler = Sampler(do_sample=True, temperature=0.7, top_k=5, top_p=0.9)
-    asked = Asked(4, 0, uniforms, drafter.Chooser(bild.BigLittle(), sampler, VOCAB + 3))
+    asked = Asked(4, 0, uniforms, drafter.Chooser(bild.BigLittle().stop_rule, sampler, VOCAB + 3))
     touched = Touched()
     caches = FixedCaches(decoder, graphs.Size.of(3, 20, 9, decoder.all_layers), Watching(touched))
     with pytest.raises(RecordedError):

@@ -86,7 +86,7 @@ class FixedCaches(Caches):
         self._caches = [self._zeros(size.rows, size.capacity, 2 * decoder.inner_width) for _ in size.layers]
         self._joined = [self._zeros(size.rows, size.source, 2 * decoder.inner_width) for _ in size.layers]
         self._sources = [in_heads(one, 2, decoder.n_heads) for one in self._joined]
-        self._source_bias = self._zeros(size.rows, 1, 1, size.source)
+        self._padding = self._source_bias = self._zeros(size.rows, 1, 1, size.source)
         self._held: dict[Hashable, Tensor] = {}
         self._recordings = Recordings(recorder)
 
@@ -101,21 +101,18 @@ class FixedCaches(Caches):
 
     def hold(self, rows: Tensor, joined: Sequence[Tensor], valid: Tensor) -> None:
         """Give these rows (N,) the sources (N, S, 2A) of each layer; ``valid`` (N, S)."""
-        width, bias = valid.shape[1], self._source_bias
-        assert bias is not None
-        masked = bias.new_full((len(rows), self.size.source), -torch.inf)
+        width = valid.shape[1]
+        masked = self._padding.new_full((len(rows), self.size.source), -torch.inf)
         masked[:, :width].masked_fill_(valid, 0)
-        bias[rows] = masked[:, None, None, :]
+        self._padding[rows] = masked[:, None, None, :]
         for held, new in zip(self._joined, joined, strict=True):
             held[rows, :width] = new
 
     def take_over(self, other: FixedCaches) -> None:
         """Hold what buffers with less room for sources hold."""
-        bias, theirs, width = self._source_bias, other._source_bias, other.size.source
-        assert bias is not None
-        assert theirs is not None
-        bias.fill_(-torch.inf)
-        bias[..., :width] = theirs
+        width = other.size.source
+        self._padding.fill_(-torch.inf)
+        self._padding[..., :width] = other._padding
         for mine, written in zip(self._caches, other._caches, strict=True):
             mine.copy_(written)
         for mine, source in zip(self._joined, other._joined, strict=True):

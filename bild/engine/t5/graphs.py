@@ -32,7 +32,8 @@ class GraphRunner:
         self._head = Head(decoder.head(listed), listed, decoder.vocab_size if listed is None else len(listed))
         self.listed = listed
         self._lengths: list[int] = []
-        self._return = _nothing
+        self._lent: tuple[FixedCaches, weakref.finalize[..., GraphRunner]] | None = None
+        """buffers in use, and what gives them back, at the latest when this runner goes"""
 
     @property
     def lengths(self) -> list[int]:
@@ -84,16 +85,20 @@ class GraphRunner:
             raise ValueError(f"the cache holds {self._longest} tokens a row, {max(grown)} are needed")
         return grown
 
+    @property
+    def _held(self) -> FixedCaches:
+        if self._lent is None:
+            raise RuntimeError("there are no rows yet: prefill comes first")
+        return self._lent[0]
+
     def _use(self, size: Size) -> FixedCaches:
         """Take buffers of this size, with nothing of the last call in them, in exchange for those in use."""
-        self._return()
+        if self._lent is not None:
+            self._lent[1]()
         shelf = self._decoder.shelf
-        self._held = shelf.take(size, lambda: FixedCaches(self._decoder, size, self._recorder))
-        self._held.clear()
-        self._return = weakref.finalize(self, shelf.put, self._held)
-        self._return.atexit = False
-        return self._held
-
-
-def _nothing() -> None:
-    """There are no buffers to give back yet."""
+        caches = shelf.take(size, lambda: FixedCaches(self._decoder, size, self._recorder))
+        caches.clear()
+        give_back = weakref.finalize(self, shelf.put, caches)
+        give_back.atexit = False
+        self._lent = caches, give_back
+        return caches

@@ -4,6 +4,7 @@ them. It goes when the weights go, so that nothing recorded outlives what it was
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import RLock
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,32 +23,38 @@ class Shelf:
     def __init__(self) -> None:
         self._recorder: Recorder | None = None
         self._idle: list[FixedCaches] = []
+        self._most_idle = MOST_IDLE
+        # Finalizers put buffers back, in any thread, and in the midst of what this one does here.
+        self._lock = RLock()
 
     def recorder(self, device: torch.device) -> Recorder:
         """The one for all of these buffers. Raises ValueError where nothing can be recorded."""
-        if self._recorder is None:
-            self._recorder = Careful(recorder_of(device))
-        return self._recorder
+        with self._lock:
+            if self._recorder is None:
+                self._recorder = Careful(recorder_of(device))
+            return self._recorder
 
     def take(self, size: Size, make: Callable[[], FixedCaches]) -> FixedCaches:
         """Buffers of exactly this size that nobody uses, new ones if there are none."""
-        fitting = next((one for one in reversed(self._idle) if one.size == size), None)
-        if fitting is None:
-            return make()
-        self._idle.remove(fitting)
-        return fitting
+        with self._lock:
+            waiting, self._idle = self._idle, []
+            fitting = next((one for one in reversed(waiting) if one.size == size), None)
+            self._idle[:0] = [one for one in waiting if one is not fitting]
+        return make() if fitting is None else fitting
 
     def put(self, caches: FixedCaches) -> None:
-        """They are free again. Those that have waited longest are given up."""
-        self._idle.append(caches)
-        self._give_up(len(self._idle) - MOST_IDLE)
+        """They are free again. Those that have waited longest are given up; all of them, once it is closed."""
+        with self._lock:
+            self._idle.append(caches)
+            self._give_up()
 
-    def clear(self) -> None:
-        """Free what waits: the weights are not to be used again."""
-        self._give_up(len(self._idle))
+    def close(self) -> None:
+        """Free what waits, and whatever comes back: the weights are not to be used again."""
+        with self._lock:
+            self._most_idle = 0
+            self._give_up()
 
-    def _give_up(self, count: int) -> None:
-        """Let go of those that have waited longest, at once: on a GPU nobody collects what only refers to itself."""
-        for one in self._idle[: max(0, count)]:
-            one.forget_recordings()
-        del self._idle[: max(0, count)]
+    def _give_up(self) -> None:
+        """Let go of those too many, at once: on a GPU nobody collects what only refers to itself."""
+        while len(self._idle) > self._most_idle:
+            self._idle.pop(0).forget_recordings()

@@ -122,6 +122,10 @@ class T5State(Caches):
     def __init__(self, reader: SourceReader, decoder: T5Decoder, capacity: int) -> None:
         super().__init__(decoder, capacity)
         self._reader = reader
+        self._joined: list[Tensor] = []
+        """(B, S, 2A) of each layer, keys and values of the sources side by side"""
+        self._valid = torch.zeros(0, 0, dtype=torch.bool)
+        """(B, S) where they are no padding"""
 
     def prefill(self, encoder_inputs: dict[str, Any]) -> int:
         """Begin with these sources, and with nothing cached. Returns how many rows there are."""
