@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Whole or not at all: a folder of this name is a finished one.
     unfinished = options.out.with_name(options.out.name + ".part")
     big.save_pretrained(unfinished)
+    # The new vocabulary rows are tokens that no text has: a tokenizer far smaller than its model is taken for a wrong one.
+    tokenizer.add_tokens([f"<unused_{row}>" for row in range(len(tokenizer), shape["vocab_size"])])
     tokenizer.save_pretrained(unfinished)
     unfinished.rename(options.out)
     print(f"wrote {options.out}: {sum(weight.numel() for weight in big.parameters()) / 1e6:.1f} M parameters")

@@ -24,6 +24,9 @@ def test_the_written_model_is_the_inflated_one(tmp_path: Path, capsys: pytest.Ca
     big, small = (AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval() for folder in (out, SMALL))
     assert shape_of(big)["d_model"] == 160
     tokenizer = AutoTokenizer.from_pretrained(out)
+    assert len(tokenizer) == 2304
+    said = "Der Hund schläft."
+    assert tokenizer(said).input_ids == AutoTokenizer.from_pretrained(SMALL)(said).input_ids
     batch = tokenizer(["Der Hund schläft.", "Gestern hat sie den Brief gelesen."], return_tensors="pt", padding=True)
     texts = [bild.generate(model, None, **batch, policy=bild.LargeOnly()).sequences.tolist() for model in (big, small)]
     assert texts[0] == texts[1]
