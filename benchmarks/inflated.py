@@ -16,16 +16,19 @@ from benchmarks.pair import load_model, load_tokenizer
 from benchmarks.shapes import parse_shape
 
 
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    made = argparse.ArgumentParser(prog="python -m benchmarks.inflated", description=(__doc__ or "").partition(":")[0])
+    made.add_argument("--model", required=True, type=Path, metavar="FOLDER", help="a trained T5 with its tokenizer")
+    made.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="default: the model's")
+    made.add_argument("--shape", required=True, help="t5-small, t5-large, ...")
+    made.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="must not exist yet")
+    return made
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Bad input is one line and status 2."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.inflated", description=(__doc__ or "").partition(":")[0]
-    )
-    parser.add_argument("--model", required=True, type=Path, metavar="FOLDER", help="a trained T5 with its tokenizer")
-    parser.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="default: the model's")
-    parser.add_argument("--shape", required=True, help="t5-small, t5-large, ...")
-    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="must not exist yet")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         if options.out.exists():
             raise UserError(f"--out {options.out}: exists already; remove it, or choose another folder")
@@ -33,11 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tokenizer = load_tokenizer(options.model if options.tokenizer is None else options.tokenizer)
         big = inflate(load_model(options.model, "--model"), shape)
     except UserError as error:
-        parser.error(" ".join(str(error).split()))
+        parser().error(" ".join(str(error).split()))
     # Whole or not at all: a folder of this name is a finished one.
     unfinished = options.out.with_name(options.out.name + ".part")
     big.save_pretrained(unfinished)
-    # The new vocabulary rows are tokens that no text has: a tokenizer far smaller than its model is taken for a wrong one.
+    # Names for the new vocabulary rows: a tokenizer far smaller than its model is taken for a wrong one.
     tokenizer.add_tokens([f"<unused_{row}>" for row in range(len(tokenizer), shape["vocab_size"])])
     tokenizer.save_pretrained(unfinished)
     unfinished.rename(options.out)

@@ -11,7 +11,9 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
+from benchmarks import inflated
 from benchmarks.options import parser
+from benchmarks.shapes import parse_shape
 from pipelines.models.loading import load
 from pipelines.readme import alignment_table, methods_table, with_tables
 from tests.conf import ROOT, composed
@@ -81,7 +83,11 @@ def test_benchmark_commands_are_understood() -> None:
     assert lines
     for line in lines:
         words = shlex.split(line, comments=True)
-        assert words[:3] == ["python", "-m", "benchmarks.latency"]
+        assert words[:2] == ["python", "-m"]
+        if words[2] == "benchmarks.inflated":
+            assert parse_shape(inflated.parser().parse_args(words[3:]).shape)
+            continue
+        assert words[2] == "benchmarks.latency"
         options = parser().parse_args(words[3:])
         given = [vars(options)[name] for name in ("large", "small", "data") if name in options]
         assert len(given) == (0 if options.mode == "steps" else 3)
