@@ -10,6 +10,8 @@ from omegaconf import OmegaConf
 
 import bild
 from pipelines.calibration.grid import points
+from pipelines.cli import UserError
+from pipelines.decoding.config import instantiated
 from pipelines.decoding.scoring import HEADLINE
 from pipelines.models.loading import Model
 from pipelines.models.sources import SourceConfig
@@ -253,3 +255,8 @@ def test_the_coverage_of_calibrations_composes() -> None:
     chosen = points(config)
     assert sum(point.policy.lossless for point in chosen) == 2
     assert len(chosen) == 15
+
+
+def test_a_class_that_is_not_there_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"^bild\._target_: there is no bild\.TopK"):
+        instantiated(OmegaConf.create({"bild": {"_target_": "bild.TopK"}}), "bild")

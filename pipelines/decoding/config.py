@@ -26,7 +26,12 @@ def instantiated(config: DictConfig, node: str) -> Any:
     Raises:
         UserError: a value of the wrong kind, or what the object's own checks say of its values.
     """
-    check_kinds(get_class(config[node]["_target_"]), config[node], f"{node}.")
+    target = config[node]["_target_"]
+    try:
+        kind = get_class(target)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{node}._target_: there is no {target}; name a class that can be imported") from error
+    check_kinds(kind, config[node], f"{node}.")
     try:
         return instantiate(config[node])
     except InstantiationException as error:

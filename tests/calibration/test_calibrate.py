@@ -328,7 +328,7 @@ def test_a_quick_look(words):
         ),
         (
             "lossless=[{_target_: bild.BigLittle, rollback: [0.0, 1.0], verify_eos: true}]",
-            "lossless[0]: BigLittle(fallback=0.6, rollback=1.0",
+            "lossless[0]: BigLittle(adaptive=False, fallback=0.6, rollback=1.0",
         ),
         ("split=tset", "there is no split 'tset'"),
         ("seed=-1", "seed=-1"),
