@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Two neighbours in the legend differ in colour, and what shares a colour differs in marker and line.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "*", "p", "d", "8")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "*", "p", "d")  # no multiple of the colours
 LINES = ("-", "--", ":")
 PAPER = ("#1b1f24", "#ffffff")
 
