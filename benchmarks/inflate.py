@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, T5ForConditionalGeneration
 
 from benchmarks.errors import UserError
-from benchmarks.shapes import FIELDS
+from benchmarks.shapes import FIELDS, config_fields
 
 PUSH = 1000.0
 """Nats by which a new vocabulary row falls short at a typical position; float32 needs 104 for a probability of 0."""
@@ -38,11 +38,8 @@ def inflate(model: PreTrainedModel, shape: dict[str, Any], seed: int = 0) -> T5F
     # In units of the largest weight's 8-bit step, so that engines that round embeddings keep it.
     spare = model.shared.weight.abs().max().item() / 127 if new_width > width else 0.0
     config = copy.deepcopy(own)
-    for name in FIELDS:
-        setattr(config, name, shape[name])
-    config.decoder_layers = shape[
-        "num_decoder_layers"
-    ]  # else transformers' generate has a cache per encoder layer only
+    for name, size in config_fields(shape).items():
+        setattr(config, name, size)
     # The mean square over more dimensions is smaller, and the spare one adds its own; this evens out both exactly.
     config.layer_norm_epsilon = (width * own.layer_norm_epsilon - spare**2) / new_width
     with torch.random.fork_rng():

@@ -28,7 +28,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Bad input is one line and status 2."""
-    options = parser().parse_args(arguments)
+    asked = parser()
+    options = asked.parse_args(arguments)
     try:
         if options.out.exists():
             raise UserError(f"--out {options.out}: exists already; remove it, or choose another folder")
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tokenizer = load_tokenizer(options.model if options.tokenizer is None else options.tokenizer)
         big = inflate(load_model(options.model, "--model"), shape)
     except UserError as error:
-        parser().error(" ".join(str(error).split()))
+        asked.error(" ".join(str(error).split()))
     # Whole or not at all: a folder of this name is a finished one.
     unfinished = options.out.with_name(options.out.name + ".part")
     big.save_pretrained(unfinished)

@@ -60,13 +60,16 @@ def thin(shape: dict[str, Any]) -> dict[str, Any]:
     return {**shape, "d_model": 16, "d_kv": 8, "d_ff": 16, "num_heads": 2, "vocab_size": 32}
 
 
+def config_fields(shape: dict[str, Any]) -> dict[str, Any]:
+    """What a config of this shape says. By ``decoder_layers`` transformers' generate sizes its caches; without it they
+    have a layer for each of the encoder's."""
+    return {**{name: shape[name] for name in FIELDS}, "decoder_layers": shape["num_decoder_layers"]}
+
+
 def random_model(shape: dict[str, Any], dtype: torch.dtype, device: torch.device, seed: int = 0) -> PreTrainedModel:
     """A model of this shape in evaluation mode that never writes an EOS: T5 with relu and a tied head, mT5 gated, with
     a head of its own."""
-    sizes = {name: shape[name] for name in FIELDS}
-    sizes["decoder_layers"] = sizes[
-        "num_decoder_layers"
-    ]  # else transformers' generate has a cache per encoder layer only
+    sizes = config_fields(shape)
     with torch.random.fork_rng(), torch.device(device):
         torch.manual_seed(seed)
         if shape["family"] == "t5":

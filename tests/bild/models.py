@@ -119,3 +119,17 @@ def sources(seed: int, lengths: Sequence[int], vocab: int = VOCAB, ids: int = 2)
     tokens = torch.randint(ids, vocab, (len(lengths), max(lengths)), generator=generator)
     mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(-1)
     return tokens.masked_fill(~mask, PAD), mask.long()
+
+
+@torch.no_grad()
+def read_by_transformers(dtype: torch.dtype) -> tuple[T5ForConditionalGeneration, dict[str, Any], Tensor, Tensor]:
+    """A gated T5 in this precision, two sources as a runner is prefilled with them, (2, 6) tokens, and the logits
+    (2, 6, V), as float32, that transformers' forward has for them."""
+    model = tiny_t5(2, width=64, vocab=500, gated=True, dtype=torch.float32).to(dtype)
+    if dtype == torch.float16:
+        for block in model.decoder.block:  # as transformers loads float16 models
+            block.layer[2].DenseReluDense.wo.float()
+    ids, mask = sources(4, [40, 17], vocab=500)
+    tokens = torch.randint(2, 500, (2, 6), generator=torch.Generator().manual_seed(0))
+    inputs = {"encoder_outputs": model.get_encoder()(input_ids=ids, attention_mask=mask), "attention_mask": mask}
+    return model, inputs, tokens, model(**inputs, decoder_input_ids=tokens).logits.float()

@@ -19,7 +19,7 @@ from bild.engine import make_runner
 from bild.engine.prepared import t5_halves
 from bild.engine.t5.fixed import FixedCaches
 from bild.engine.t5.shelf import MOST_IDLE, Shelf
-from tests.bild.models import pair, sources, tiny_t5
+from tests.bild.models import pair, read_by_transformers, sources, tiny_t5
 from tests.bild.replayed import COUNTING, LENGTHS, same, written
 
 
@@ -275,16 +275,9 @@ def test_what_is_stale_shows(tape, monkeypatch, mutant):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_every_precision_is_that_of_transformers(tape, dtype):
     """Norms and softmax in float32, float16's second feed-forward product too."""
-    model = tiny_t5(2, width=64, vocab=500, gated=True, dtype=torch.float32).to(dtype)
-    if dtype == torch.float16:
-        for block in model.decoder.block:  # as transformers loads float16 models
-            block.layer[2].DenseReluDense.wo.float()
-    ids, mask = sources(4, [40, 17], vocab=500)
-    tokens = torch.randint(2, 500, (2, 6), generator=torch.Generator().manual_seed(0))
-    encoded = model.get_encoder()(input_ids=ids, attention_mask=mask)
-    expected = model(encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=tokens).logits.float()
+    model, inputs, tokens, expected = read_by_transformers(dtype)
     runner = make_runner(model, "graphs", 6)
-    runner.prefill(encoder_outputs=encoded, attention_mask=mask)
+    runner.prefill(**inputs)
     first = runner.extend(tokens[:, :3], [3, 3])
     logits = torch.cat([first, runner.extend(tokens[:, 3:], [3, 3])], dim=1)
     assert logits.dtype == dtype

@@ -14,7 +14,7 @@ from bild.engine import make_runner, prepared
 from bild.engine.hf import EncoderDecoderRunner
 from bild.engine.prepared import t5_halves, why_not_t5
 from bild.engine.t5.runner import T5Runner
-from tests.bild.models import VOCAB, pair, sources, tiny_t5
+from tests.bild.models import VOCAB, pair, read_by_transformers, sources, tiny_t5
 
 LENGTHS = [6, 1, 4]
 POLICIES = [
@@ -64,16 +64,9 @@ def test_float32_logits_are_those_of_transformers(model, width):
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_that_of_transformers(dtype):
-    model = tiny_t5(2, width=64, vocab=500, gated=True, dtype=torch.float32).to(dtype)
-    if dtype == torch.float16:
-        for block in model.decoder.block:  # as transformers loads float16 models
-            block.layer[2].DenseReluDense.wo.float()
-    ids, mask = sources(4, [40, 17], vocab=500)
-    tokens = torch.randint(2, 500, (2, 6), generator=torch.Generator().manual_seed(0))
-    encoded = model.get_encoder()(input_ids=ids, attention_mask=mask)
-    expected = model(encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=tokens).logits.float()
+    model, inputs, tokens, expected = read_by_transformers(dtype)
     runner = make_runner(model, "static", 6)
-    runner.prefill(encoder_outputs=encoded, attention_mask=mask)
+    runner.prefill(**inputs)
     logits = runner.extend(tokens, [6, 6]).float()
     assert float((logits - expected).norm() / expected.norm()) < (0.02 if dtype == torch.bfloat16 else 0.002)
 

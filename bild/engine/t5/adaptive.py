@@ -32,7 +32,7 @@ class AdaptiveRunner(T5Runner):
 
     def prefill(self, **encoder_inputs: Any) -> None:
         super().prefill(**encoder_inputs)
-        self.depths = [[] for _ in self._lengths]
+        self.depths = [[] for _ in self.lengths]
 
     def restart(self, rows: Sequence[int], **encoder_inputs: Any) -> None:
         super().restart(rows, **encoder_inputs)
@@ -44,12 +44,12 @@ class AdaptiveRunner(T5Runner):
         self.depths = [depths[:length] for depths, length in zip(self.depths, lengths, strict=True)]
 
     def extend(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
-        step = self._state.step(tokens, self._lengths, widths)
+        step = self._state.step(tokens, self.lengths, widths)
         logits, took = self._climb(step)
         for depths, width in zip(self.depths, widths, strict=True):
             depths += took[:width]
             del took[:width]
-        self._lengths = [length + width for length, width in zip(self._lengths, widths, strict=True)]
+        self.lengths = [length + width for length, width in zip(self.lengths, widths, strict=True)]
         return step.block.spread(logits)
 
     def _climb(self, step: Step) -> tuple[Tensor, list[int]]:

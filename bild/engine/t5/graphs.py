@@ -31,23 +31,16 @@ class GraphRunner:
         self._recorder = decoder.shelf.recorder(decoder.embedding.device)
         self._head = Head(decoder.head(listed), listed, decoder.vocab_size if listed is None else len(listed))
         self.listed = listed
-        self._lengths: list[int] = []
+        self.vocab_size = decoder.vocab_size
+        self.lengths: list[int] = []
         self._lent: tuple[FixedCaches, weakref.finalize[..., GraphRunner]] | None = None
         """buffers in use, and what gives them back, at the latest when this runner goes"""
-
-    @property
-    def lengths(self) -> list[int]:
-        return self._lengths
-
-    @property
-    def vocab_size(self) -> int:
-        return self._decoder.vocab_size
 
     def prefill(self, **encoder_inputs: Any) -> None:
         joined, valid = self._reader.read(encoder_inputs, self._layers)
         self._use(Size.of(len(valid), self._longest, valid.shape[1], self._layers))
         self._held.hold(torch.arange(len(valid), device=valid.device), joined, valid)
-        self._lengths = [0] * len(valid)
+        self.lengths = [0] * len(valid)
 
     def restart(self, rows: Sequence[int], **encoder_inputs: Any) -> None:
         joined, valid = self._reader.read(encoder_inputs, self._layers)
@@ -57,30 +50,30 @@ class GraphRunner:
             self._use(needed).take_over(before)
         self._held.hold(torch.tensor(rows, device=valid.device), joined, valid)
         for row in rows:
-            self._lengths[row] = 0
+            self.lengths[row] = 0
 
     def extend(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
         grown = self._grown(widths)
-        logits = self._held.extend(tokens, self._lengths, self._head)
-        self._lengths = grown
+        logits = self._held.extend(tokens, self.lengths, self._head)
+        self.lengths = grown
         return logits
 
     def draft(self, tokens: Tensor, widths: Sequence[int], asked: Asked) -> tuple[Tensor, list[Any]]:
         self._grown(widths)
-        said = self._held.draft(tokens, self._lengths, widths, asked, self._head)
+        said = self._held.draft(tokens, self.lengths, widths, asked, self._head)
         # A draft may go on beyond the end of its row, where nothing is kept.
-        self._lengths = [
+        self.lengths = [
             min(length + width + asked.steps - 1, self._longest) if width > 0 else length
-            for length, width in zip(self._lengths, widths, strict=True)
+            for length, width in zip(self.lengths, widths, strict=True)
         ]
         return said
 
     def rollback(self, lengths: Sequence[int]) -> None:
-        self._lengths = list(lengths)
+        self.lengths = list(lengths)
 
     def _grown(self, widths: Sequence[int]) -> list[int]:
         """The lengths that come of these widths. Raises ValueError where there is no room for them."""
-        grown = [length + width for length, width in zip(self._lengths, widths, strict=True)]
+        grown = [length + width for length, width in zip(self.lengths, widths, strict=True)]
         if max(grown) > self._longest:
             raise ValueError(f"the cache holds {self._longest} tokens a row, {max(grown)} are needed")
         return grown

@@ -21,29 +21,22 @@ class T5Runner:
         self._state = state
         self._head = decoder.head(listed)
         self.listed = listed
-        self._lengths: list[int] = []
-
-    @property
-    def lengths(self) -> list[int]:
-        return self._lengths
-
-    @property
-    def vocab_size(self) -> int:
-        return self._decoder.vocab_size
+        self.vocab_size = decoder.vocab_size
+        self.lengths: list[int] = []
 
     def prefill(self, **encoder_inputs: Any) -> None:
-        self._lengths = [0] * self._state.prefill(encoder_inputs)
+        self.lengths = [0] * self._state.prefill(encoder_inputs)
 
     def restart(self, rows: Sequence[int], **encoder_inputs: Any) -> None:
         self._state.restart(rows, encoder_inputs)
         for row in rows:
-            self._lengths[row] = 0
+            self.lengths[row] = 0
 
     def extend(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
-        step = self._state.step(tokens, self._lengths, widths)
+        step = self._state.step(tokens, self.lengths, widths)
         hidden = self._state.run(self._state.embed(step), step, self._decoder.all_layers)
-        self._lengths = [length + width for length, width in zip(self._lengths, widths, strict=True)]
+        self.lengths = [length + width for length, width in zip(self.lengths, widths, strict=True)]
         return step.block.spread(self._head(self._decoder.ready_for_head(hidden)))
 
     def rollback(self, lengths: Sequence[int]) -> None:
-        self._lengths = list(lengths)
+        self.lengths = list(lengths)
