@@ -129,7 +129,7 @@ def who_wrote(methods: Sequence[dict[str, Any]]) -> str:
             left += share
     axes.axvline(100, color=INK, linewidth=1, linestyle=":")
     axes.set_yticks(range(len(shown)), [entry["label"] for entry in shown])
-    axes.set_xlabel("% of the written tokens; to the right of 100: drafted and thrown away")
+    axes.set_xlabel("% of the written tokens;\nto the right of 100: drafted and thrown away")
     axes.set_xlim(left=0)
     return svg_text(figure)
 
