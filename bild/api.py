@@ -13,10 +13,10 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel,
 
 from bild import checks, processors
 from bild.decode import Decoder
-from bild.engine import make_adaptive, make_runner
+from bild.engine import make_dynamic_depth, make_runner
 from bild.engine.runner import Runner
 from bild.engine.shortlist import listed_ids
-from bild.engine.t5.adaptive import AdaptiveRunner
+from bild.engine.t5.dynamic_depth import DynamicDepthRunner
 from bild.policies.base import Policy
 from bild.prompt import prompt_of
 from bild.rows import Request
@@ -197,7 +197,7 @@ def decode(call: Call, streamer: Any = None) -> DecodeOutput:
 def layers_taken(call: Call, runners: Mapping[str, Runner], row: int) -> list[int] | None:
     """How many decoder layers each written token of a row that has ended took; None where all of them took all."""
     large = runners.get("large")
-    return large.depths[row][call.prompt.shape[1] - 1 :] if isinstance(large, AdaptiveRunner) else None
+    return large.depths[row][call.prompt.shape[1] - 1 :] if isinstance(large, DynamicDepthRunner) else None
 
 
 def begin(call: Call, streamer: Any = None) -> tuple[Decoder, dict[str, Runner]]:
@@ -256,7 +256,7 @@ def _runners(call: Call, length: int) -> dict[str, Runner]:
     runners: dict[str, Runner] = {}
     for name, model in call.models.items():
         if name == "large" and call.policy.exits is not None:
-            runners[name] = make_adaptive(model, call.engine, length, call.policy.exits)
+            runners[name] = make_dynamic_depth(model, call.engine, length, call.policy.exits)
         else:
             runners[name] = make_runner(model, call.engine, length, listed if name == "small" else None)
     return runners

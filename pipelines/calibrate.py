@@ -14,7 +14,7 @@ from pipelines.cli import UserError, check_whole, entry
 from pipelines.evaluation import command
 
 if TYPE_CHECKING:
-    from pipelines.calibration.parts import Parts
+    from pipelines.calibration.parts import CalibrationParts
 
 
 def main(config: DictConfig) -> None:
@@ -44,7 +44,7 @@ def check(config: DictConfig) -> None:
         raise UserError("do_sample=true: texts of two samples cannot be compared; calibrate with do_sample=false")
 
 
-def calibrated(config: DictConfig, parts: Parts) -> None:
+def calibrated(config: DictConfig, parts: CalibrationParts) -> None:
     """Calibrate; the outcome goes beside the pair, where evaluate and generate find it, and to ``out``."""
     from pipelines.calibration import record, tables
     from pipelines.calibration.run import calibrate
@@ -75,7 +75,7 @@ def calibrated(config: DictConfig, parts: Parts) -> None:
     )
 
 
-def covered(config: DictConfig, parts: Parts) -> None:
+def covered(config: DictConfig, parts: CalibrationParts) -> None:
     """Show coverage; the outcome goes to ``out``."""
     from pipelines.calibration import record, tables
     from pipelines.calibration.study import study

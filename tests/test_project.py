@@ -85,6 +85,20 @@ def test_files_stay_small(path: Path) -> None:
             assert node.end_lineno - node.lineno <= 70, f"{node.name} is {node.end_lineno - node.lineno} lines long"
 
 
+# A file of conf/small/ and the draft source that comes of it are the same to a reader.
+SAME_THING = {"PromptLookup", "EarlyExit", "Bigram"}
+
+
+def test_a_class_name_means_one_thing() -> None:
+    where: dict[str, list[str]] = {}
+    for path in SOURCES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                where.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    twice = {name: files for name, files in where.items() if len(files) > 1}
+    assert not twice.keys() - SAME_THING, f"give one of each another name: {twice}"
+
+
 def test_the_wheel_contains_bild_alone(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
     subprocess.run([*build, str(ROOT)], check=True, capture_output=True)

@@ -9,8 +9,8 @@ from bild.engine.hf import huggingface_runner
 from bild.engine.prepared import t5_halves, why_not_t5
 from bild.engine.runner import Runner
 from bild.engine.shortlist import ShortlistRunner
-from bild.engine.t5.adaptive import AdaptiveRunner
 from bild.engine.t5.decoder import T5Decoder
+from bild.engine.t5.dynamic_depth import DynamicDepthRunner
 from bild.engine.t5.early_exit import t5_early_exit
 from bild.engine.t5.graphs import GraphRunner
 from bild.engine.t5.runner import T5Runner
@@ -43,7 +43,7 @@ def make_runner(model: PreTrainedModel, engine: str, max_length: int, listed: Te
     return T5Runner(decoder, T5State(reader, decoder, max_length), listed)
 
 
-def make_adaptive(model: PreTrainedModel, engine: str, max_length: int, rule: ExitRule) -> AdaptiveRunner:
+def make_dynamic_depth(model: PreTrainedModel, engine: str, max_length: int, rule: ExitRule) -> DynamicDepthRunner:
     """The runner of a T5 or mT5 whose tokens leave when ``rule`` says so.
 
     Raises:
@@ -57,7 +57,7 @@ def make_adaptive(model: PreTrainedModel, engine: str, max_length: int, rule: Ex
             "to leave early, use engine='static' and a T5 or mT5"
         )
     reader, decoder = halves
-    return AdaptiveRunner(decoder, T5State(reader, decoder, max_length), rule)
+    return DynamicDepthRunner(decoder, T5State(reader, decoder, max_length), rule)
 
 
 def make_early_exit(

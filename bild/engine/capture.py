@@ -20,14 +20,14 @@ Work = Callable[[], None]
 MOST_KEPT = 24  # recordings over one set of buffers; a recording holds no memory of its own but its launches
 
 
-class Recorder(Protocol):
+class Capturer(Protocol):
     """What can record work on one device."""
 
-    def record(self, work: Work) -> Work:
+    def capture(self, work: Work) -> Work:
         """Do the work, and give back what does the same again. Raises RuntimeError where it cannot be recorded."""
 
 
-class CudaRecorder:
+class CudaCapturer:
     """Every graph of a device takes its scratch memory from one pool: replays follow each other, and what outlives one
     stands in tensors that were there before it was recorded. All of them are captured on one stream."""
 
@@ -36,7 +36,7 @@ class CudaRecorder:
         self._pool: Any = torch.cuda.graph_pool_handle()
         self._aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
-    def record(self, work: Work) -> Work:
+    def capture(self, work: Work) -> Work:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(self._device):
             here = torch.cuda.current_stream()
@@ -44,7 +44,7 @@ class CudaRecorder:
             try:
                 with torch.cuda.stream(self._aside):  # which torch does not leave again where a capture fails
                     work()  # once outside of a capture: libraries set themselves up at their first call
-                    self._capture(graph, work)
+                    self._into(graph, work)
             except RuntimeError:
                 self._pool = torch.cuda.graph_pool_handle()  # a failed capture may hold on to its pool
                 raise
@@ -52,49 +52,49 @@ class CudaRecorder:
                 here.wait_stream(self._aside)
         return graph.replay
 
-    def _capture(self, graph: torch.cuda.CUDAGraph, work: Work) -> None:
+    def _into(self, graph: torch.cuda.CUDAGraph, work: Work) -> None:
         """What other threads ask of the device (loaders that pin memory) is no part of it."""
         with torch.cuda.graph(graph, pool=self._pool, stream=self._aside, capture_error_mode="thread_local"):
             work()
 
 
 @cache
-def recorder_of(device: torch.device) -> Recorder:
-    """The recorder of a device.
+def capturer_of(device: torch.device) -> Capturer:
+    """The capturer of a device.
 
     Raises:
         ValueError: nothing can be recorded there.
     """
     if device.type != "cuda":
         raise ValueError(f"engine='graphs' captures CUDA graphs, the model is on {device}; use engine='static'")
-    return CudaRecorder(device)
+    return CudaCapturer(device)
 
 
 class Careful:
-    """A recorder that falls back: work that cannot be recorded, since it asks the host for something, is done step by
+    """A capturer that falls back: work that cannot be recorded, since it asks the host for something, is done step by
     step, and so is all work once memory was wanting. One warning for each."""
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder: Recorder | None = recorder
+    def __init__(self, capturer: Capturer) -> None:
+        self._capturer: Capturer | None = capturer
 
-    def record(self, work: Work) -> Work:
-        if self._recorder is not None:
+    def capture(self, work: Work) -> Work:
+        if self._capturer is not None:
             try:
-                return self._recorder.record(work)
+                return self._capturer.capture(work)
             except RuntimeError as error:
                 if isinstance(error, torch.OutOfMemoryError):
-                    self._recorder = None
+                    self._capturer = None
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 warnings.warn(f"no graph could be captured, so steps run one by one: {reason}", stacklevel=2)
         work()
         return work
 
 
-class Recordings:
+class Captures:
     """What has been recorded over one set of buffers, by name."""
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+    def __init__(self, capturer: Capturer) -> None:
+        self._capturer = capturer
         self._kept: OrderedDict[Hashable, tuple[Work, Work]] = OrderedDict()
 
     # In one mode, whatever the caller's: what is made in inference mode cannot be written to outside of it.
@@ -108,7 +108,7 @@ class Recordings:
             return
         work = make()
         # The work stays with its recording, and with it whatever it reads.
-        self._kept[name] = work, self._recorder.record(work)
+        self._kept[name] = work, self._capturer.capture(work)
         if len(self._kept) > MOST_KEPT:
             self._kept.popitem(last=False)
 

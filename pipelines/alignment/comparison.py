@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 import bild
 from bild.policies.base import Policy
 from pipelines.alignment.overlap import overlap
-from pipelines.decoding.decode import Decoder, Decoding, decode_rows
+from pipelines.decoding.decode import BatchDecoder, Decoding, decode_rows
 from pipelines.decoding.rows import DecodedRow
 from pipelines.decoding.scoring import HEADLINE, Interval, aggregate, paired_bootstrap, row_statistics
 
@@ -40,7 +40,7 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Measured:
+class RowStatistics:
     """One small model, row by row. Each array has N rows and is turned into a figure by a function of its rows."""
 
     counts: np.ndarray
@@ -90,15 +90,15 @@ class Comparison:
         """Headline score of the large model alone on the same rows."""
         return _score(self._examples.metric, self._statistics(self._examples.large_texts))
 
-    def measure(self, small: PreTrainedModel, label: str) -> Measured:
+    def measure(self, small: PreTrainedModel, label: str) -> RowStatistics:
         """Decode with the policy and alone, and compare the two models on the large one's outputs."""
         examples = self._examples
         with_policy = self._decode(small, self._policy, f"{label}: with the policy")
         alone = self._decode(small, bild.SmallOnly(), f"{label}: small alone")
         lossless = self._decode(small, LOSSLESS, f"{label}: lossless")
-        decoder = Decoder(self._large, small, self._tokenizer, self._decoding)
+        decoder = BatchDecoder(self._large, small, self._tokenizer, self._decoding)
         stats = [row.stats for row in with_policy]
-        return Measured(
+        return RowStatistics(
             counts=np.array([[s.accepted, s.drafted, s.tokens, s.large_steps] for s in stats], dtype=np.float64),
             lossless=np.array([[row.stats.tokens, row.stats.large_steps] for row in lossless], dtype=np.float64),
             likeness=overlap(decoder, examples.inputs, examples.large_tokens, self._batch_size, f"{label}: likeness"),
@@ -107,14 +107,14 @@ class Comparison:
         )
 
     def _decode(self, small: PreTrainedModel, policy: Policy, label: str) -> list[DecodedRow]:
-        decoder = Decoder(self._large, small, self._tokenizer, self._decoding)
+        decoder = BatchDecoder(self._large, small, self._tokenizer, self._decoding)
         return decode_rows(decoder, policy, self._examples.inputs, self._batch_size, None, label)
 
     def _statistics(self, texts: Sequence[str]) -> np.ndarray:
         return row_statistics(self._examples.metric, texts, self._examples.references)
 
 
-def figures(before: Measured, after: Measured, metric: str, seed: int) -> dict[str, Figure]:
+def figures(before: RowStatistics, after: RowStatistics, metric: str, seed: int) -> dict[str, Figure]:
     """The figures of an alignment by name; ``seed`` makes the intervals repeatable."""
 
     def figure(label: str, part: str, value: Callable[[np.ndarray], float]) -> Figure:

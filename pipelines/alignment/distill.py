@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import bild
 from pipelines.alignment.divergence import Divergence, total
-from pipelines.decoding.decode import Decoder, Decoding
+from pipelines.decoding.decode import BatchDecoder, Decoding
 from pipelines.training.loss import IGNORED, Objective
 
 
@@ -78,7 +78,7 @@ class Distillation(Objective):
         drawn = [row for row, (uniform, _) in enumerate(draws) if uniform < self._student_fraction]
         if drawn:
             self._student.eval()  # the trainer puts it back into training mode at every part of an update
-            decoder = Decoder(None, self._student, self._tokenizer, self._decoding)
+            decoder = BatchDecoder(None, self._student, self._tokenizer, self._decoding)
             texts = decoder.decode(bild.SmallOnly(), [inputs[row] for row in drawn], [draws[row][1] for row in drawn])
             for row, text in zip(drawn, texts, strict=True):
                 labels[row] = torch.tensor(text.tokens)

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.decoding.decode import Decoder, in_chunks
+from pipelines.decoding.decode import BatchDecoder, in_chunks
 from pipelines.decoding.positions import Positions, score
 
 
 def overlap(
-    decoder: Decoder, inputs: Sequence[list[int]], outputs: Sequence[list[int]], batch_size: int, label: str | None
+    decoder: BatchDecoder, inputs: Sequence[list[int]], outputs: Sequence[list[int]], batch_size: int, label: str | None
 ) -> np.ndarray:
     """Teacher-forced likeness on the large model's own outputs.
 

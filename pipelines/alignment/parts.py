@@ -32,7 +32,7 @@ from pipelines.training.settings import TrainSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class AlignmentParts:
     """What one alignment consists of."""
 
     task: Task
@@ -49,7 +49,7 @@ class Parts:
     """the small model that is trained"""
 
 
-def assemble(config: DictConfig) -> Parts:
+def assemble(config: DictConfig) -> AlignmentParts:
     """Instantiate, load and check; prints a line for the task and for each model.
 
     Raises:
@@ -97,7 +97,7 @@ def assemble(config: DictConfig) -> Parts:
     loaded, start = models.pair()
     say(f"large  {loaded.note}")
     say(f"small  {start.note}")
-    return Parts(
+    return AlignmentParts(
         task=task,
         pairs=pairs,
         held_out=held_out,
@@ -110,7 +110,7 @@ def assemble(config: DictConfig) -> Parts:
     )
 
 
-def objective(config: DictConfig, parts: Parts) -> Objective | None:
+def objective(config: DictConfig, parts: AlignmentParts) -> Objective | None:
     """What the training minimizes; None = cross-entropy."""
     settings, start = parts.settings, parts.start
     if not settings.distills:
@@ -127,7 +127,7 @@ def objective(config: DictConfig, parts: Parts) -> Objective | None:
     )
 
 
-def method_identity(config: DictConfig, parts: Parts) -> dict[str, Any]:
+def method_identity(config: DictConfig, parts: AlignmentParts) -> dict[str, Any]:
     """What decides the weights beside data, start and training settings, under the names that the user gives it."""
     settings = parts.settings
     keys = {f"align.{name}": value for name, value in settings.method_fields().items()}
@@ -140,7 +140,7 @@ def method_identity(config: DictConfig, parts: Parts) -> dict[str, Any]:
     return keys
 
 
-def refuse_other_training(out: Path, config: DictConfig, parts: Parts) -> None:
+def refuse_other_training(out: Path, config: DictConfig, parts: AlignmentParts) -> None:
     """Say now, not after hours of generation, that ``out`` holds a training that this one cannot go on with.
 
     The trainer itself compares everything, once it knows the outputs.

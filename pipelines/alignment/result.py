@@ -14,7 +14,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from pipelines.alignment.comparison import as_json
-from pipelines.alignment.parts import Parts
+from pipelines.alignment.parts import AlignmentParts
 from pipelines.alignment.report import show
 from pipelines.alignment.run import Outputs, compare, examples
 from pipelines.cli import counted
@@ -32,7 +32,7 @@ IN_CHECKPOINT = "alignment.json"
 TRAINING = ("steps", "max_steps", "metric", "best", "best_step", "seconds")
 
 
-def result_file(config: DictConfig, parts: Parts) -> Path:
+def result_file(config: DictConfig, parts: AlignmentParts) -> Path:
     """Where the result goes; makes the folder, so that a path that cannot be written is known before the work."""
     folder = Path(config.results) / parts.task.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def result_file(config: DictConfig, parts: Parts) -> Path:
 
 
 def conclude(
-    config: DictConfig, parts: Parts, outputs: Outputs, held_out: Outputs, summary: TrainSummary, file: Path
+    config: DictConfig, parts: AlignmentParts, outputs: Outputs, held_out: Outputs, summary: TrainSummary, file: Path
 ) -> None:
     """Compare the small model before and after, print the table, write the result.
 

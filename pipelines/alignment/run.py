@@ -22,7 +22,7 @@ from pipelines.alignment.settings import AlignSettings
 from pipelines.alignment.shards import Plan, ShardFolder
 from pipelines.data.encode import encode
 from pipelines.data.task import Task, fingerprint
-from pipelines.decoding.decode import Decoder, Decoding, source_ids
+from pipelines.decoding.decode import BatchDecoder, Decoding, source_ids
 from pipelines.models.fingerprint import model_hash, tokenizer_hash
 from pipelines.models.loading import LoadedModel
 from pipelines.training.run import held
@@ -77,7 +77,7 @@ class Teacher:
             seed=seed,
             engine=self.engine,
         )
-        decoder = Decoder(large, None, tokenizer, decoding)
+        decoder = BatchDecoder(large, None, tokenizer, decoding)
         with held(folder.path):
             summary = write_outputs(
                 folder,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from pipelines.decoding.decode import Decoder
+from pipelines.decoding.decode import BatchDecoder
 from pipelines.decoding.runners import open_runners
 from pipelines.decoding.scoring import paired_bootstrap
 from pipelines.evaluation.latency import no_garbage_collection, now
@@ -28,7 +28,7 @@ Probe = tuple[str, int]
 
 
 def step_costs(
-    decoder: Decoder,
+    decoder: BatchDecoder,
     inputs: Sequence[list[int]],
     outputs: Sequence[list[int]],
     widest: int,
@@ -55,7 +55,7 @@ def step_costs(
 
 
 @torch.no_grad()
-def _stepper(decoder: Decoder, source: list[int], written: list[int], widest: int) -> Callable[[Probe], float]:
+def _stepper(decoder: BatchDecoder, source: list[int], written: list[int], widest: int) -> Callable[[Probe], float]:
     """Takes a step behind what was written, and takes it back; returns the milliseconds of the step."""
     call, runners = open_runners(decoder, [source], len(written) + widest)
     tokens = torch.cat([call.prompt, torch.tensor([written], dtype=torch.long, device=call.prompt.device)], dim=1)

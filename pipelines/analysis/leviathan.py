@@ -36,7 +36,7 @@ def best_draft_length(alpha: float, c: float, longest: int) -> int:
 
 
 @dataclass(frozen=True)
-class Steps:
+class StepCounts:
     """How many steps some texts take on average over what is random in acceptance."""
 
     small: float
@@ -53,7 +53,7 @@ class Steps:
         return self.small * small_ms + sum(count * large_ms[width] for width, count in self.large.items())
 
 
-def walk(kept: Sequence[float], g: int, limit: int) -> Steps:
+def walk(kept: Sequence[float], g: int, limit: int) -> StepCounts:
     """The steps that lossless decoding takes to write one text, exactly where acceptance is certain (greedy).
 
     Args:
@@ -82,12 +82,12 @@ def walk(kept: Sequence[float], g: int, limit: int) -> Steps:
         for drafted, chance in ((reach, standing), (draft, here - standing)):
             small += chance * drafted
             large[drafted + 1] = large.get(drafted + 1, 0.0) + chance
-    return Steps(small, large)
+    return StepCounts(small, large)
 
 
-def add(steps: Sequence[Steps]) -> Steps:
+def add(steps: Sequence[StepCounts]) -> StepCounts:
     """The steps of several texts together."""
     widths = sorted({width for one in steps for width in one.large})
-    return Steps(
+    return StepCounts(
         sum(one.small for one in steps), {width: sum(one.large.get(width, 0.0) for one in steps) for width in widths}
     )

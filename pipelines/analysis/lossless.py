@@ -69,7 +69,7 @@ def by_draft_length(
     return {"alpha": alpha, "best": {**best, "measured": fastest["draft_length"]}, "points": points}
 
 
-def predicted(alpha: float, g: int, tokens: int, steps: leviathan.Steps, costs: Costs) -> dict[str, float]:
+def predicted(alpha: float, g: int, tokens: int, steps: leviathan.StepCounts, costs: Costs) -> dict[str, float]:
     """Speedups of decoding, each with one assumption less than the one before.
 
     "formula": Leviathan's. "positions": with the steps that these texts take, in place of expectations. "widths": with

@@ -15,7 +15,7 @@ from pipelines.decoding.grid import TARGET, expanded
 
 
 @dataclass(frozen=True)
-class Point:
+class Candidate:
     """One candidate."""
 
     policy: Policy
@@ -29,10 +29,10 @@ class Point:
         return self.policy.lossless and list(large) == list(own)
 
 
-LARGE = Point(bild.LargeOnly(), {TARGET: "bild.LargeOnly"})
+LARGE = Candidate(bild.LargeOnly(), {TARGET: "bild.LargeOnly"})
 
 
-def points(config: DictConfig) -> list[Point]:
+def points(config: DictConfig) -> list[Candidate]:
     """The large model alone, then the points of ``lossless``, of ``grid``, and ``bild``, each policy once.
 
     An entry of the two lists is a policy's config; a field with a list of values stands for a point of each, several
@@ -51,7 +51,7 @@ def points(config: DictConfig) -> list[Point]:
                     raise UserError(
                         f"{key}[{place}]: {policy} may write other texts than the large model; put it in grid"
                     )
-                found.setdefault(policy, Point(policy, node))
+                found.setdefault(policy, Candidate(policy, node))
     for policy, node in expanded(config.bild, "bild"):
-        found.setdefault(policy, Point(policy, node))
+        found.setdefault(policy, Candidate(policy, node))
     return list(found.values())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datasets import Dataset
 from omegaconf import DictConfig
 
-from pipelines.calibration.grid import LARGE, Point, points
+from pipelines.calibration.grid import LARGE, Candidate, points
 from pipelines.calibration.rows import divided, spent_rows
 from pipelines.calibration.run import Wanted
 from pipelines.cli import counted
@@ -23,14 +23,14 @@ from pipelines.evaluation.results import policy_label
 
 
 @dataclass(frozen=True)
-class Parts:
+class CalibrationParts:
     """What is calibrated, on what, and how."""
 
     pair: Pair
     task: Task
     dataset: Dataset
     """the rows of the split"""
-    points: Sequence[Point]
+    points: Sequence[Candidate]
     decoding: Decoding
     settings: Settings
     wanted: Wanted
@@ -38,7 +38,7 @@ class Parts:
     """leading rows that have served to choose the checkpoints"""
 
 
-def assemble(config: DictConfig) -> Parts:
+def assemble(config: DictConfig) -> CalibrationParts:
     """Build everything; says on what and with which models. A point that they cannot decode with is left out by name.
 
     Raises:
@@ -63,4 +63,4 @@ def assemble(config: DictConfig) -> Parts:
     for reason in reasons:
         print(f"left out: {reason}", flush=True)
     print(f"grid   {counted(len(fine), 'point')}")
-    return Parts(pair, task, dataset, fine, written, settings_of(config), wanted, spent)
+    return CalibrationParts(pair, task, dataset, fine, written, settings_of(config), wanted, spent)

@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from pipelines.calibration.parts import Parts
+from pipelines.calibration.parts import CalibrationParts
 from pipelines.decoding.calibrated import KIND, SCHEMA, data_identity, identity
 from pipelines.evaluation import provenance
 from pipelines.evaluation.results import joined_name
@@ -23,7 +23,7 @@ COVERAGE = "coverage"
 
 
 def calibration(
-    config: DictConfig, parts: Parts, task: dict[str, Any], measured: dict[str, Any], beside: Path
+    config: DictConfig, parts: CalibrationParts, task: dict[str, Any], measured: dict[str, Any], beside: Path
 ) -> dict[str, Any]:
     """The whole content of policy.json; ``measured`` is that of ``run.calibrate``.
 
@@ -57,7 +57,7 @@ def _earlier(beside: Path, fits: dict[str, Any]) -> list[dict[str, Any]]:
         return []
 
 
-def coverage(config: DictConfig, parts: Parts, measured: dict[str, Any]) -> dict[str, Any]:
+def coverage(config: DictConfig, parts: CalibrationParts, measured: dict[str, Any]) -> dict[str, Any]:
     """The whole content of a study's file; ``measured`` is that of ``study.study``."""
     return {**_head(COVERAGE, config, parts, [COVERAGE]), **measured}
 
@@ -73,7 +73,7 @@ def write(content: dict[str, Any], *paths: Path) -> None:
         write_json(content, path)
 
 
-def _head(kind: str, config: DictConfig, parts: Parts, words: Sequence[str]) -> dict[str, Any]:
+def _head(kind: str, config: DictConfig, parts: CalibrationParts, words: Sequence[str]) -> dict[str, Any]:
     models = [model.name for model in parts.pair.described.values()]
     return {
         "schema": SCHEMA,

@@ -17,7 +17,7 @@ from pipelines.decoding.scoring import HEADLINE, aggregate, paired_bootstrap, ro
 
 
 @dataclass(frozen=True)
-class Written:
+class MethodTexts:
     """What one method wrote for N examples."""
 
     tokens: Sequence[list[int]]
@@ -37,7 +37,7 @@ class Risk(ABC):
     """no loss is larger"""
 
     @abstractmethod
-    def losses(self, large: Written, policy: Written) -> np.ndarray:
+    def losses(self, large: MethodTexts, policy: MethodTexts) -> np.ndarray:
         """(N, ...) one entry per example."""
 
     @abstractmethod
@@ -72,7 +72,7 @@ class Disagreement(PerExample):
 
     title = "token disagreement with the large model"
 
-    def losses(self, large: Written, policy: Written) -> np.ndarray:
+    def losses(self, large: MethodTexts, policy: MethodTexts) -> np.ndarray:
         pairs = zip(large.tokens, policy.tokens, strict=True)
         return np.array([_disagreement(one, other) for one, other in pairs])
 
@@ -87,7 +87,7 @@ class ScoreLoss(PerExample):
 
     title = "loss of sentence score against the large model"
 
-    def losses(self, large: Written, policy: Written) -> np.ndarray:
+    def losses(self, large: MethodTexts, policy: MethodTexts) -> np.ndarray:
         scores = [row_scores(written.metric, written.statistics) for written in (large, policy)]
         return np.clip(scores[0] - scores[1], 0, 1)
 
@@ -103,7 +103,7 @@ class CorpusDrop(Risk):
     guaranteed = False
     limit = 100.0
 
-    def losses(self, large: Written, policy: Written) -> np.ndarray:
+    def losses(self, large: MethodTexts, policy: MethodTexts) -> np.ndarray:
         """(N, 2k): statistics of the large model's texts, then of the policy's."""
         return np.concatenate([large.statistics, policy.statistics], axis=1)
 

@@ -13,9 +13,9 @@ import numpy as np
 from datasets import Dataset
 
 from pipelines.calibration.choice import Choice, choose
-from pipelines.calibration.grid import Point
+from pipelines.calibration.grid import Candidate
 from pipelines.calibration.promise import promise
-from pipelines.calibration.risks import Risk, Written
+from pipelines.calibration.risks import MethodTexts, Risk
 from pipelines.calibration.rows import divided
 from pipelines.calibration.writer import Writer
 from pipelines.cli import UserError
@@ -73,7 +73,7 @@ def calibrate(
     pair: Pair,
     task: Task,
     dataset: Dataset,
-    points: Sequence[Point],
+    points: Sequence[Candidate],
     decoding: Decoding,
     settings: Settings,
     wanted: Wanted,
@@ -135,13 +135,13 @@ def calibrate(
     return Calibrated(content, [log, again])
 
 
-def label(points: Sequence[Point], place: int) -> str:
+def label(points: Sequence[Candidate], place: int) -> str:
     """Of a progress bar."""
     return f"{place + 1}/{len(points)} {results.policy_label(points[place].policy)}"
 
 
 def measured(
-    point: Point, written: Written, timings: Sequence[Timing], exact: bool, large: Sequence[Timing], seed: int
+    point: Candidate, written: MethodTexts, timings: Sequence[Timing], exact: bool, large: Sequence[Timing], seed: int
 ) -> dict[str, Any]:
     """What is known of a point whatever the risk: what it is, how good, how fast."""
     ours, theirs = measures.end_to_end(timings), measures.end_to_end(large)
@@ -168,8 +168,8 @@ def _tested(losses: np.ndarray, wanted: Wanted) -> dict[str, Any]:
 
 
 def _curve(
-    points: Sequence[Point],
-    texts: Sequence[Written],
+    points: Sequence[Candidate],
+    texts: Sequence[MethodTexts],
     proposed: Sequence[np.ndarray],
     timings: Sequence[Sequence[Timing]],
     exact: Sequence[bool],

@@ -9,7 +9,7 @@ from datasets import concatenate_datasets
 from omegaconf import DictConfig
 
 from pipelines.calibration.coverage import Draws, Pool, coverage
-from pipelines.calibration.parts import Parts
+from pipelines.calibration.parts import CalibrationParts
 from pipelines.calibration.rows import divided
 from pipelines.calibration.run import Wanted, label, measured
 from pipelines.calibration.writer import Writer
@@ -29,7 +29,7 @@ class Studied:
     """to be removed once the numbers are safe"""
 
 
-def study(config: DictConfig, parts: Parts) -> Studied:
+def study(config: DictConfig, parts: CalibrationParts) -> Studied:
     """Decode the pool, or read what is kept of it, and repeat calibrations of the size that ``split`` allows."""
     seed, points = config.seed, parts.points
     wanted = [

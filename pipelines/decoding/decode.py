@@ -49,7 +49,7 @@ class Decoding:
     """a text ends with its first line: any token with a line break in it closes the row as EOS does"""
 
 
-class Decoder:
+class BatchDecoder:
     """Two models, or one and what drafts for it, with what they share: rows of token ids in, ``DecodedRow``s out."""
 
     def __init__(
@@ -197,7 +197,7 @@ class Decoder:
 
 
 def decode_rows(
-    decoder: Decoder,
+    decoder: BatchDecoder,
     policy: Policy,
     inputs: Sequence[list[int]],
     batch_size: int,

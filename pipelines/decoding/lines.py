@@ -16,7 +16,7 @@ from pipelines.cli import counted
 from pipelines.data.task import Task
 from pipelines.decoding.calibrated import chosen
 from pipelines.decoding.config import decoding, instantiated
-from pipelines.decoding.decode import Decoder, count_cut, decode_rows, source_ids
+from pipelines.decoding.decode import BatchDecoder, count_cut, decode_rows, source_ids
 from pipelines.decoding.pair import Pair, load_pair, pair_key
 from pipelines.decoding.store import ChunkStore
 
@@ -24,7 +24,7 @@ from pipelines.decoding.store import ChunkStore
 class LineDecoder:
     """Turns lines into lines. An empty line stays empty and is shown to no model."""
 
-    def __init__(self, pair: Pair, task: Task, policy: Policy, decoder: Decoder) -> None:
+    def __init__(self, pair: Pair, task: Task, policy: Policy, decoder: BatchDecoder) -> None:
         self._pair = pair
         self._task = task
         self._policy = policy

@@ -20,7 +20,7 @@ from bild.sources.base import DraftSource
 from pipelines.cli import UserError
 from pipelines.data.task import Task
 from pipelines.decoding.config import instantiated
-from pipelines.decoding.decode import Decoder, Decoding
+from pipelines.decoding.decode import BatchDecoder, Decoding
 from pipelines.decoding.prompts import check_fit
 from pipelines.files import ROOT
 from pipelines.models.fingerprint import decoding_key, key, model_hash, source_hash, tokenizer_hash
@@ -63,9 +63,9 @@ class Pair:
         """Where the models are."""
         return next(model.device for model in (self.large, self.small) if isinstance(model, PreTrainedModel))
 
-    def decoder(self, decoding: Decoding) -> Decoder:
+    def decoder(self, decoding: Decoding) -> BatchDecoder:
         """What writes texts with this pair."""
-        return Decoder(self.large, self.small, self.tokenizer, decoding, self.shortlist)
+        return BatchDecoder(self.large, self.small, self.tokenizer, decoding, self.shortlist)
 
 
 def load_pair(config: DictConfig, task: Task, roles: Sequence[str] = ("large", "small")) -> Pair:

@@ -17,7 +17,7 @@ from bild.engine.runner import Runner
 from bild.processors import process
 from bild.tensors import fit_vocabulary, spread
 from bild.types import Scores
-from pipelines.decoding.decode import Decoder
+from pipelines.decoding.decode import BatchDecoder
 from pipelines.decoding.runners import open_runners
 from pipelines.decoding.store import Format
 
@@ -52,7 +52,7 @@ FORMAT = Format(
 
 
 @torch.inference_mode()
-def score(decoder: Decoder, inputs: Sequence[list[int]], outputs: Sequence[list[int]]) -> list[Positions]:
+def score(decoder: BatchDecoder, inputs: Sequence[list[int]], outputs: Sequence[list[int]]) -> list[Positions]:
     """Score one batch: B sources and what was written for them (token ids, EOS included, without the start token).
 
     Raises:

@@ -10,11 +10,13 @@ import bild
 from bild.api import Call, begin, resolve
 from bild.engine.runner import Runner
 from pipelines.cli import UserError
-from pipelines.decoding.decode import Decoder
+from pipelines.decoding.decode import BatchDecoder
 
 
 @torch.no_grad()
-def open_runners(decoder: Decoder, inputs: Sequence[list[int]], max_new_tokens: int) -> tuple[Call, dict[str, Runner]]:
+def open_runners(
+    decoder: BatchDecoder, inputs: Sequence[list[int]], max_new_tokens: int
+) -> tuple[Call, dict[str, Runner]]:
     """The call (prompt, sampler, logits processors) and the runners "small" and "large" of B sources, in the order in
     which they must be fed: as in a round, what drafts reads first. Runners that share what they cache rely on it.
 

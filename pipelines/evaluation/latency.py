@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bild.policies.base import Policy
-from pipelines.decoding.decode import Decoder
+from pipelines.decoding.decode import BatchDecoder
 from pipelines.decoding.rows import kept_tokens
 from pipelines.evaluation.timings import Timing, TimingLog
 
@@ -79,7 +79,7 @@ def chosen_rows(n_rows: int, limit: int | None) -> list[int]:
 
 
 def measure(
-    decoders: Mapping[str, Decoder],
+    decoders: Mapping[str, BatchDecoder],
     policies: Mapping[str, Policy],
     inputs: Sequence[list[int]],
     rows: Sequence[int],
@@ -116,7 +116,7 @@ def measure(
     return timings
 
 
-def _time(decoder: Decoder, policy: Policy, name: str, inputs: Sequence[list[int]], row: int) -> Timing:
+def _time(decoder: BatchDecoder, policy: Policy, name: str, inputs: Sequence[list[int]], row: int) -> Timing:
     ids, mask = decoder.pad([inputs[row]])
     start = now(decoder.device)
     clock = PrefillClock(decoder.device)
@@ -126,7 +126,7 @@ def _time(decoder: Decoder, policy: Policy, name: str, inputs: Sequence[list[int
 
 
 def _warm(
-    decoders: Mapping[str, Decoder],
+    decoders: Mapping[str, BatchDecoder],
     policies: Mapping[str, Policy],
     inputs: Sequence[list[int]],
     rows: Sequence[int],

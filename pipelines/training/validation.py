@@ -15,7 +15,7 @@ from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedToke
 
 import bild
 from pipelines.decoding import scoring
-from pipelines.decoding.decode import Decoder, Decoding, decode_rows
+from pipelines.decoding.decode import BatchDecoder, Decoding, decode_rows
 from pipelines.training.loss import IGNORED, TokenLoss
 
 
@@ -88,7 +88,7 @@ class Validation:
     def _texts(self, draft: bild.EarlyExit | None) -> list[str]:
         """What the model writes for this process's rows; with ``draft``, what its lower layers write alone."""
         large, small = (None, self._model) if draft is None else (self._model, draft)
-        decoder = Decoder(large, small, self._tokenizer, Decoding(max_new_tokens=self._max_new_tokens))
+        decoder = BatchDecoder(large, small, self._tokenizer, Decoding(max_new_tokens=self._max_new_tokens))
         rows = decode_rows(decoder, bild.SmallOnly(), self._mine["input_ids"], self._batch_size, None, self._label)
         return [row.text for row in rows]
 

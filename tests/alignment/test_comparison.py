@@ -7,9 +7,9 @@ import pytest
 
 import bild
 from pipelines.alignment import report
-from pipelines.alignment.comparison import Comparison, Examples, Figure, Measured, as_json, figures
+from pipelines.alignment.comparison import Comparison, Examples, Figure, RowStatistics, as_json, figures
 from pipelines.data.vocabulary import train_tokenizer
-from pipelines.decoding.decode import Decoder, Decoding
+from pipelines.decoding.decode import BatchDecoder, Decoding
 from pipelines.decoding.scoring import Interval
 from tests.bild.models import tiny_t5
 
@@ -18,7 +18,7 @@ SOURCES = ["ein roter Hund", "zwei Katzen im Haus", "der Mann", "sie singt ein L
 
 def measured(accepted, drafted=10, tokens=12, large_steps=4, common=0.5, same=6.0, positions=12.0, score=20.0):
     """Four equal rows."""
-    return Measured(
+    return RowStatistics(
         counts=np.array([[accepted, drafted, tokens, large_steps]] * 4, dtype=float),
         lossless=np.array([[tokens, large_steps + 2]] * 4, dtype=float),
         likeness=np.array([[common * positions, same, positions]] * 4),
@@ -77,7 +77,7 @@ def comparison():
     large = tiny_t5(0, vocab=len(tokenizer))
     encoded = tokenizer(SOURCES)["input_ids"]
     decoding = Decoding(max_new_tokens=12)
-    written = Decoder(large, None, tokenizer, decoding).decode(bild.LargeOnly(), encoded, range(len(SOURCES)))
+    written = BatchDecoder(large, None, tokenizer, decoding).decode(bild.LargeOnly(), encoded, range(len(SOURCES)))
     texts, tokens = [row.text for row in written], [row.tokens for row in written]
     examples = Examples(encoded, ["ein Hund"] * len(SOURCES), texts, tokens, "bleu")
     policy = bild.BigLittle(fallback=0.0, rollback=1.0)
@@ -88,7 +88,7 @@ def test_what_is_scored_as_the_small_models_own_is_its_own(comparison, monkeypat
     large, compare = comparison
     small = tiny_t5(5, vocab=large.config.vocab_size)
     tokenizer = train_tokenizer(SOURCES, 300)
-    decoder = Decoder(large, small, tokenizer, Decoding(max_new_tokens=12))
+    decoder = BatchDecoder(large, small, tokenizer, Decoding(max_new_tokens=12))
     policy = bild.BigLittle(fallback=0.0, rollback=1.0)
     alone, with_policy = (
         [row.text for row in decoder.decode(one, tokenizer(SOURCES)["input_ids"], range(len(SOURCES)))]

@@ -6,16 +6,16 @@ import torch
 
 import bild
 from pipelines.alignment.overlap import overlap
-from pipelines.decoding.decode import Decoder, Decoding
+from pipelines.decoding.decode import BatchDecoder, Decoding
 from tests.bild.models import START, tiny_t5
 from tests.training.tiny import TOKENIZER
 
 INPUTS = [[5, 9, 7, 1], [4, 1], [8, 8, 3, 6, 2, 1], [11, 12, 1]]
 
 
-def decoder(large, small) -> Decoder:
+def decoder(large, small) -> BatchDecoder:
     """Its length limit is below that of the outputs, which may have been written with another one."""
-    return Decoder(large, small, TOKENIZER, Decoding(max_new_tokens=2))
+    return BatchDecoder(large, small, TOKENIZER, Decoding(max_new_tokens=2))
 
 
 def greedy_outputs(large) -> list[list[int]]:

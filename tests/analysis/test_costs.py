@@ -8,7 +8,7 @@ import torch
 import bild
 from bild.engine.t5.state import T5State
 from pipelines.analysis import costs
-from pipelines.decoding.decode import Decoder, Decoding
+from pipelines.decoding.decode import BatchDecoder, Decoding
 
 PROBES = [("small", 1), ("large", 1), ("large", 2)]
 
@@ -68,7 +68,7 @@ def test_repeats_of_a_source_are_no_further_sources():
 @pytest.mark.parametrize("engine", ["static", "hf"])
 def test_steps_of_a_pair_are_taken_back(pair, tokenizer, engine, monkeypatch):
     monkeypatch.setattr(costs, "REPEATS", 2)
-    decoder = Decoder(pair.large, pair.small, tokenizer, Decoding(max_new_tokens=3, engine=engine))
+    decoder = BatchDecoder(pair.large, pair.small, tokenizer, Decoding(max_new_tokens=3, engine=engine))
     figures = costs.step_costs(decoder, [[5, 6, 1], [7, 1]], [[5, 6, 7, 8], [9]], widest=6)
     assert figures["turns"] == 4
     assert [entry["width"] for entry in figures["large"]] == [1, 2, 3, 4, 5, 6]
@@ -81,7 +81,7 @@ def test_a_large_step_follows_a_draft(pair, tokenizer, source, monkeypatch):
     monkeypatch.setattr(costs, "REPEATS", 1)
     read = []
     monkeypatch.setattr(T5State, "step", spied(T5State.step, read))
-    decoder = Decoder(pair.large, source, tokenizer, Decoding(max_new_tokens=3, engine="static"))
+    decoder = BatchDecoder(pair.large, source, tokenizer, Decoding(max_new_tokens=3, engine="static"))
     figures = costs.step_costs(decoder, [[5, 6, 1]], [[5, 6, 7, 8]], widest=4)
     assert [entry["width"] for entry in figures["large"]] == [1, 2, 3, 4]
     # The last round ends with the widest step and the small one. First layers: a draft of three, its last token, all
@@ -100,7 +100,7 @@ def spied(real, widths):
 
 def test_nothing_is_kept_for_gradients(pair, tokenizer):
     """Weights of a loaded model ask for them; a graph of the source would lie in every cache."""
-    decoder = Decoder(pair.large, pair.small, tokenizer, Decoding(max_new_tokens=3, engine="hf"))
+    decoder = BatchDecoder(pair.large, pair.small, tokenizer, Decoding(max_new_tokens=3, engine="hf"))
     kept = []
     hook = pair.large.register_forward_hook(lambda module, inputs, output: kept.append(output.logits.requires_grad))
     with torch.enable_grad():

@@ -14,7 +14,7 @@ from bild.engine.truncated import truncated
 from bild.sampling import Sampler
 from bild.types import Scores
 from pipelines.decoding import positions
-from pipelines.decoding.decode import Decoder, Decoding, decode_rows, source_ids
+from pipelines.decoding.decode import BatchDecoder, Decoding, decode_rows, source_ids
 
 LARGE = [[0.5, 0.3, 0.2], [0.1, 0.6, 0.3]]
 SMALL = [[0.2, 0.7, 0.1], [0.3, 0.5, 0.2]]
@@ -55,7 +55,7 @@ def test_a_token_written_by_rounding():
 
 
 def scored(pair, tokenizer, dataset, task, decoding, engine="static"):
-    decoder = Decoder(pair.large, pair.small, tokenizer, Decoding(max_new_tokens=8, engine=engine, **decoding))
+    decoder = BatchDecoder(pair.large, pair.small, tokenizer, Decoding(max_new_tokens=8, engine=engine, **decoding))
     inputs = source_ids(dataset["source"], tokenizer, task)
     written = [row.tokens for row in decode_rows(decoder, bild.LargeOnly(), inputs, 4, None, None)]
     # As if some had ended early.
@@ -86,7 +86,7 @@ def test_first_layers_are_scored_as_a_model_of_their_own(pair, tokenizer, datase
     """Also in several passes, where both depths of the model go on from what they share."""
     monkeypatch.setattr(positions, "BUDGET", 2 * len(dataset) * pair.large.config.vocab_size)
     decoder, inputs, written = scored(replace(pair, small=bild.EarlyExit(1)), tokenizer, dataset, task, {}, engine)
-    alone = Decoder(pair.large, truncated(pair.large, 1), tokenizer, decoder.decoding)
+    alone = BatchDecoder(pair.large, truncated(pair.large, 1), tokenizer, decoder.decoding)
     for one, other in zip(positions.score(decoder, inputs, written), score_apart(alone, inputs, written), strict=True):
         for name in positions.FIELDS:
             np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-4)
@@ -109,7 +109,7 @@ def score_apart(decoder, inputs, written):
 def test_guesses_are_one_hot_where_there_are_any(pair, tokenizer, dataset, task, decoding):
     decoder, inputs, written = scored(pair, tokenizer, dataset, task, decoding)
     table = {one: two for row in written for one, two in pairwise(row)}
-    guessing = Decoder(pair.large, bild.Bigram(table), tokenizer, decoder.decoding)
+    guessing = BatchDecoder(pair.large, bild.Bigram(table), tokenizer, decoder.decoding)
     rows = positions.score(guessing, inputs, written)
     for row, tokens in zip(rows, written, strict=True):
         guesses = [table.get(token) for token in [0, *tokens[:-1]]]

@@ -14,7 +14,7 @@ from tests.bild.tape import Tape
 def tape(monkeypatch):
     """Recordings go to it, and no model has any from before."""
     tape = Tape()
-    monkeypatch.setattr(shelf, "recorder_of", lambda device: tape)
+    monkeypatch.setattr(shelf, "capturer_of", lambda device: tape)
     for model in (*pair(0), *pair(3)):
         bild.forget(model)
     yield tape

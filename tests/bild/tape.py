@@ -34,14 +34,14 @@ class CaptureError(RuntimeError):
 
 @dataclass
 class Tape:
-    """A recorder (``bild.engine.capture.Recorder``), and what it has done so far."""
+    """A capturer (``bild.engine.capture.Capturer``), and what it has done so far."""
 
     recorded: int = 0
     replayed: int = 0
     names: list[list[str]] = field(default_factory=list)
     """of each recording, its operations"""
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         work()  # as on CUDA, once before it counts
         tape = _Written()
         with _NothingReachesTheHost(), tape:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import bild
-from bild.engine import make_adaptive
+from bild.engine import make_dynamic_depth
 from bild.engine.t5.state import T5State
 from tests.bild.families import family_pair, inputs_of
 from tests.bild.models import EOS, START, VOCAB, sources, tiny_t5
@@ -119,7 +119,7 @@ def test_text_and_layers_are_those_of_the_naive_twin(rule, name):
 def test_any_program_of_rows_and_rollbacks_gives_the_twins_logits(rule):
     model, dice = MODELS["t5"], random.Random(1)
     ids, mask = sources(5, LENGTHS)
-    runner = make_adaptive(model, "static", 31, rule)
+    runner = make_dynamic_depth(model, "static", 31, rule)
     runner.prefill(input_ids=ids, attention_mask=mask)
     held: list[list[int]] = [[] for _ in LENGTHS]
     for _ in range(12):

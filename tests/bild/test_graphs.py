@@ -252,12 +252,12 @@ def test_what_cannot_be_captured_leaves_other_work_its_graphs(tape):
 
 
 class NoMemory:
-    def record(self, work):
+    def capture(self, work):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
 def test_without_memory_nothing_is_captured(tape, monkeypatch):
-    monkeypatch.setattr(shelf, "recorder_of", lambda device: NoMemory())
+    monkeypatch.setattr(shelf, "capturer_of", lambda device: NoMemory())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert all(same(bild.Speculative(draft_length=4), do_sample=True, seed=seed) for seed in (3, 4))

@@ -140,7 +140,7 @@ class Buffers:
     def __init__(self):
         self.hands = 0
 
-    def forget_recordings(self):
+    def forget_captures(self):
         assert self.hands == 0
 
 

@@ -48,7 +48,7 @@ class RecordedError(Exception):
 class Watching:
     touched: Touched
 
-    def record(self, work):
+    def capture(self, work):
         with self.touched:
             work()
         raise RecordedError
@@ -95,12 +95,12 @@ def test_a_recording_touches_the_device_alone(dtype):
 )
 def test_the_tape_refuses_what_a_capture_refuses(work):
     with pytest.raises(RuntimeError):
-        Tape().record(lambda: work(torch.ones(2)))
+        Tape().capture(lambda: work(torch.ones(2)))
 
 
 def test_the_tape_replays_tensors_and_bakes_numbers_in():
     tape, x, factor, out = Tape(), torch.ones(2), [3.0], torch.zeros(2)
-    replay = tape.record(lambda: out.copy_((x * factor[0]).view(1, 2)[0].add_(1)))
+    replay = tape.capture(lambda: out.copy_((x * factor[0]).view(1, 2)[0].add_(1)))
     assert out.tolist() == [4, 4]
     x.fill_(2)
     factor[0] = 5.0

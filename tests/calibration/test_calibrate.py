@@ -14,7 +14,7 @@ import bild
 from pipelines import calibrate
 from pipelines.calibration import record, study
 from pipelines.calibration.bounds import upper_bound
-from pipelines.calibration.risks import Disagreement, PerExample, Written
+from pipelines.calibration.risks import Disagreement, MethodTexts, PerExample
 from pipelines.calibration.rows import _spent, divided
 from pipelines.calibration.run import Wanted, _tested
 from pipelines.cli import UserError
@@ -349,7 +349,7 @@ class Larger(PerExample):
 
     title = "share of texts with the larger sum of ids"
 
-    def losses(self, large: Written, policy: Written) -> np.ndarray:
+    def losses(self, large: MethodTexts, policy: MethodTexts) -> np.ndarray:
         pairs = zip(large.tokens, policy.tokens, strict=True)
         return np.array([float(sum(ours) > sum(theirs)) for theirs, ours in pairs])
 

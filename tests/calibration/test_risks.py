@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from pipelines.calibration.risks import CorpusDrop, Disagreement, ScoreLoss, Written
+from pipelines.calibration.risks import CorpusDrop, Disagreement, MethodTexts, ScoreLoss
 from pipelines.decoding.scoring import row_scores, row_statistics, score
 
 
-def written(tokens: list[list[int]], texts: list[str], references: list[str], metric: str = "bleu") -> Written:
-    return Written(tokens, metric, row_statistics(metric, texts, references))
+def written(tokens: list[list[int]], texts: list[str], references: list[str], metric: str = "bleu") -> MethodTexts:
+    return MethodTexts(tokens, metric, row_statistics(metric, texts, references))
 
 
-def by_tokens(*tokens: list[int]) -> Written:
+def by_tokens(*tokens: list[int]) -> MethodTexts:
     return written(list(tokens), ["a"] * len(tokens), ["a"] * len(tokens))
 
 

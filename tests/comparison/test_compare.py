@@ -15,7 +15,7 @@ from pipelines import compare
 from pipelines.cli import UserError
 from pipelines.comparison import plots, tables
 from pipelines.comparison.systems import points
-from pipelines.decoding.decode import Decoder, Decoding
+from pipelines.decoding.decode import BatchDecoder, Decoding
 from pipelines.decoding.grid import possible
 from pipelines.evaluation import latency
 from pipelines.evaluation.plots import empty_figures
@@ -177,7 +177,7 @@ def test_what_mode_or_pair_cannot_do_is_left_out_by_name(pair):  # noqa: F811
     made = points(OmegaConf.create({**SYSTEMS, "whole": {"_target_": "bild.SequenceCascade", "threshold": -1.0}}))
 
     def left(pair, **sampling):
-        decoder = Decoder(pair.large, pair.small, pair.tokenizer, Decoding(max_new_tokens=4, **sampling))
+        decoder = BatchDecoder(pair.large, pair.small, pair.tokenizer, Decoding(max_new_tokens=4, **sampling))
         return possible(made, [point.name for point in made], lambda point: decoder.check(point.policy))
 
     assert left(pair) == (made, [])

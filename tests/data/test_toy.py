@@ -13,7 +13,7 @@ from pipelines.data.toy.de_en import ToyDeEn, sentences
 from pipelines.data.toy.draw import Draw, bucket, chooser, first
 from pipelines.data.toy.phrases import NounPhrase
 from pipelines.data.toy.reports import ToyReports, reports
-from pipelines.data.toy.sampling import Sampler
+from pipelines.data.toy.sampling import SentenceSampler
 from pipelines.data.toy.sentences import draw_sentence
 from pipelines.data.toy.splits import split_of
 
@@ -86,7 +86,7 @@ def test_limit_and_seed(origin):
 def pairs_by_split(count):
     """Word pairs of each split's sentences, as the generator used them."""
     found = {split: [] for split in SPLITS}
-    sampler = Sampler(Draw(0, "test"), lexicon.load())
+    sampler = SentenceSampler(Draw(0, "test"), lexicon.load())
     while min(map(len, found.values())) < count:
         draw_sentence(sampler)
         split = split_of(sampler.pairs)

@@ -11,7 +11,7 @@ import torch
 import bild
 from pipelines.cli import UserError
 from pipelines.decoding import decode
-from pipelines.decoding.decode import Decoder, Decoding
+from pipelines.decoding.decode import BatchDecoder, Decoding
 from pipelines.decoding.store import ChunkStore, Format
 from tests.evaluation.conftest import make_task
 
@@ -20,7 +20,7 @@ GREEDY = Decoding(max_new_tokens=8)
 
 
 def decoded(models, dataset, tokenizer, task, batch_size=4, decoding=GREEDY, store=None):
-    decoder = Decoder(models["large"], models["small"], tokenizer, decoding)
+    decoder = BatchDecoder(models["large"], models["small"], tokenizer, decoding)
     inputs = decode.source_ids(dataset["source"], tokenizer, task)
     return decode.decode_rows(decoder, POLICY, inputs, batch_size, store, "decoding")
 
@@ -59,12 +59,12 @@ def test_rows_that_take_the_next_source_write_what_whole_batches_do(
     models, dataset, tokenizer, task, decoding, batch_size, monkeypatch
 ):
     inputs = decode.source_ids(dataset["source"], tokenizer, task)
-    full = Decoder(models["large"], None, tokenizer, decoding).decode(bild.LargeOnly(), inputs, range(10))
+    full = BatchDecoder(models["large"], None, tokenizer, decoding).decode(bild.LargeOnly(), inputs, range(10))
     ends = [1, *(full[place].tokens[place] for place in range(1, 6))]  # so that rows end at different times
     for model in models.values():
         monkeypatch.setattr(model.generation_config, "eos_token_id", ends)
     rows = [7 * place for place in range(len(inputs))]
-    decoder = Decoder(models["large"], models["small"], tokenizer, decoding)
+    decoder = BatchDecoder(models["large"], models["small"], tokenizer, decoding)
     for policy in (POLICY, bild.LargeOnly()):
         found = dict(decoder.decode_many(policy, inputs, rows, batch_size))
         assert [found[place].tokens for place in range(len(inputs))] == [
@@ -87,14 +87,14 @@ def test_rows_take_the_next_source_where_that_can_be(
     real = bild.generate
     monkeypatch.setattr(bild, "generate", lambda *a, **k: sizes.append(len(a[2])) or real(*a, **k))
     inputs = decode.source_ids(dataset["source"], tokenizer, task)
-    decoder = Decoder(models["large"], None, tokenizer, replace(GREEDY, engine=engine))
+    decoder = BatchDecoder(models["large"], None, tokenizer, replace(GREEDY, engine=engine))
     places = [place for place, _ in decoder.decode_many(bild.LargeOnly(), inputs, range(10), 4)]
     assert sorted(places) == list(range(10))
     assert sizes == ([] if refills else [4, 4, 2])
 
 
 def test_a_bad_source_among_many_is_one_line(models, tokenizer):
-    decoder = Decoder(models["large"], None, tokenizer, GREEDY)
+    decoder = BatchDecoder(models["large"], None, tokenizer, GREEDY)
     with pytest.raises(UserError, match="input 1: input_ids hold the id 999"):
         list(decoder.decode_many(bild.LargeOnly(), [[5, 1], [999, 1]], [0, 1], 1))
 
@@ -165,7 +165,7 @@ def test_a_source_that_just_fits_is_not_cut(tokenizer):
 
 
 def test_padding_is_masked(models, tokenizer):
-    ids, mask = Decoder(models["large"], None, tokenizer, Decoding(max_new_tokens=1)).pad([[5, 6, 1], [7]])
+    ids, mask = BatchDecoder(models["large"], None, tokenizer, Decoding(max_new_tokens=1)).pad([[5, 6, 1], [7]])
     assert ids.tolist() == [[5, 6, 1], [7, 0, 0]]
     assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
     assert ids.dtype == mask.dtype == torch.long
@@ -173,7 +173,7 @@ def test_padding_is_masked(models, tokenizer):
 
 def test_some_rows_of_a_split_are_decoded_as_among_all(models, dataset, tokenizer, task):
     sampled = Decoding(max_new_tokens=8, do_sample=True, seed=3)
-    decoder = Decoder(models["large"], models["small"], tokenizer, sampled)
+    decoder = BatchDecoder(models["large"], models["small"], tokenizer, sampled)
     inputs = decode.source_ids(dataset["source"], tokenizer, task)
     everything, some = (
         [row.tokens for row in decode.decode_rows(decoder, POLICY, inputs, 4, None, None, rows=rows)]

@@ -62,7 +62,7 @@ def test_lines_are_decoded_with_a_source(without_small, tmp_path, capsys):
 
 
 def test_a_policy_that_a_source_cannot_serve_is_refused_before_any_text_is_written(without_small, monkeypatch):
-    monkeypatch.setattr(decode.Decoder, "run", lambda *_, **__: pytest.fail("a text was written"))
+    monkeypatch.setattr(decode.BatchDecoder, "run", lambda *_, **__: pytest.fail("a text was written"))
     words = [word for word in without_small if not word.startswith("bild.")]
     with pytest.raises(UserError, match=r"does not write whole texts, but SmallOnly.* asks for them"):
         evaluate.main(composed("evaluate", *words, "small=prompt_lookup", "bild=small_only"))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import bild
-from pipelines.decoding.decode import Decoder, Decoding
+from pipelines.decoding.decode import BatchDecoder, Decoding
 from pipelines.evaluation import latency
 from pipelines.evaluation.timings import TimingLog
 
@@ -19,20 +19,20 @@ INPUTS = [[5, 6, 7, 1], [8, 1], [9, 5, 1], [6, 9, 1]]
 
 @pytest.fixture
 def decoder(models, tokenizer):
-    return Decoder(models["large"], models["small"], tokenizer, Decoding(max_new_tokens=4))
+    return BatchDecoder(models["large"], models["small"], tokenizer, Decoding(max_new_tokens=4))
 
 
 @pytest.fixture
 def calls(decoder, monkeypatch):
     """Every call of the decoder: (policy, batch size, source length, row)."""
     made = []
-    real = Decoder.run
+    real = BatchDecoder.run
 
     def recording(self, policy, ids, mask, rows, **keywords):
         made.append((next(n for n, p in POLICIES.items() if p == policy), *ids.shape, rows[0]))
         return real(self, policy, ids, mask, rows, **keywords)
 
-    monkeypatch.setattr(Decoder, "run", recording)
+    monkeypatch.setattr(BatchDecoder, "run", recording)
     return made
 
 
@@ -67,7 +67,7 @@ def test_encoders_are_a_part_of_the_whole(decoder, log):
 
 @pytest.mark.parametrize("engine", ["static", "hf"])
 def test_time_spent_before_the_first_step_is_the_encoders(models, tokenizer, engine, monkeypatch):
-    decoder = Decoder(*models.values(), tokenizer, Decoding(max_new_tokens=4, engine=engine))
+    decoder = BatchDecoder(*models.values(), tokenizer, Decoding(max_new_tokens=4, engine=engine))
     real, real_round = bild.engine.make_runner, bild.decode.Decoder.round
 
     def slow_start(*arguments):

@@ -18,7 +18,7 @@ from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 import bild
 from pipelines import align, evaluate, finetune, generate
 from pipelines.cli import CONF, UserError
-from pipelines.decoding.decode import Decoder, Decoding, decode_rows, source_ids
+from pipelines.decoding.decode import BatchDecoder, Decoding, decode_rows, source_ids
 from pipelines.decoding.prompts import line_ends
 from pipelines.models import loading
 from pipelines.models.sources import Bigram
@@ -41,11 +41,11 @@ def loaded(folder: Path, role: str) -> loading.LoadedModel:
     return loading.load(loading.Model(name=role, path=str(folder / role)), "nowhere", role)
 
 
-def prepared(folder: Path, overrides, **decoding) -> tuple[Decoder, list[list[int]]]:
+def prepared(folder: Path, overrides, **decoding) -> tuple[BatchDecoder, list[list[int]]]:
     task = instantiate(composed("evaluate", *overrides(folder)).task)
     large, small = (loaded(folder, role) for role in ("large", "small"))
     options = Decoding(max_new_tokens=12, one_line=True, **decoding)
-    decoder = Decoder(large.model, small.model, large.tokenizer, options)
+    decoder = BatchDecoder(large.model, small.model, large.tokenizer, options)
     return decoder, source_ids(task.load("test")["source"], large.tokenizer, task)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bild.engine.capture import Recorder, Recordings, Work
+from bild.engine.capture import Capturer, Captures, Work
 from bild.engine.linear import Linear
 from bild.engine.runner import Asked, Choose
 from bild.engine.t5.decoder import T5Decoder
@@ -43,7 +43,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Turn:
+class TurnBuffers:
     """Where a draft turn of K steps finds and leaves things."""
 
     inputs: Tensor
@@ -79,7 +79,7 @@ class FixedCaches(Caches):
     # In one mode, whatever the caller's: what is made in inference mode cannot be written to outside of it.
     @torch.inference_mode(False)
     @torch.no_grad()
-    def __init__(self, decoder: T5Decoder, size: Size, recorder: Recorder) -> None:
+    def __init__(self, decoder: T5Decoder, size: Size, capturer: Capturer) -> None:
         super().__init__(decoder, size.capacity)
         self.size = size
         self._device, self._dtype = decoder.embedding.device, decoder.embedding.dtype
@@ -88,16 +88,16 @@ class FixedCaches(Caches):
         self._sources = [in_heads(one, 2, decoder.n_heads) for one in self._joined]
         self._padding = self._source_bias = self._zeros(size.rows, 1, 1, size.source)
         self._held: dict[Hashable, Tensor] = {}
-        self._recordings = Recordings(recorder)
+        self._captures = Captures(capturer)
 
     def clear(self) -> None:
         """Forget the last call: not even a number that masks multiply by zero may be left of it."""
         for one in (*self._caches, *self._joined):
             one.zero_()
 
-    def forget_recordings(self) -> None:
+    def forget_captures(self) -> None:
         """They refer to these buffers, and to the weights."""
-        self._recordings.clear()
+        self._captures.clear()
 
     def hold(self, rows: Tensor, joined: Sequence[Tensor], valid: Tensor) -> None:
         """Give these rows (N,) the sources (N, S, 2A) of each layer; ``valid`` (N, S)."""
@@ -132,7 +132,7 @@ class FixedCaches(Caches):
 
             return work
 
-        self._recordings.run(("extend", width, head.product), make)
+        self._captures.run(("extend", width, head.product), make)
         return out[:, : tokens.shape[1]].clone()
 
     def draft(
@@ -148,12 +148,12 @@ class FixedCaches(Caches):
             numbers.copy_(asked.uniforms)
         out = self._hold(("logits", steps, head.n_outputs), (rows, steps, head.n_outputs), self._dtype)
         said = self._hold(("said", steps), (4, rows, steps), torch.float64)
-        turn = Turn(inputs, numbers, out, said)
+        turn = TurnBuffers(inputs, numbers, out, said)
         name = ("draft", width, steps, numbers is None, asked.choose, head.product)
-        self._recordings.run(name, lambda: lambda: self._turn(turn, asked.choose, head))
+        self._captures.run(name, lambda: lambda: self._turn(turn, asked.choose, head))
         return out.clone(), said.tolist()
 
-    def _turn(self, turn: Turn, choose: Choose, head: Head) -> None:
+    def _turn(self, turn: TurnBuffers, choose: Choose, head: Head) -> None:
         """Nothing of this may look at a number: a step's outcome goes into the next one as it is."""
         starts, counts, drafted, fed = turn.inputs[:, 0], turn.inputs[:, 1], turn.inputs[:, 2], turn.inputs[:, 3:]
         for step in range(turn.out.shape[1]):

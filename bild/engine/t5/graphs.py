@@ -28,7 +28,7 @@ class GraphRunner:
         self._decoder = decoder
         self._longest = longest
         self._layers = layers
-        self._recorder = decoder.shelf.recorder(decoder.embedding.device)
+        self._capturer = decoder.shelf.capturer(decoder.embedding.device)
         self._head = Head(decoder.head(listed), listed, decoder.vocab_size if listed is None else len(listed))
         self.listed = listed
         self.vocab_size = decoder.vocab_size
@@ -89,7 +89,7 @@ class GraphRunner:
         if self._lent is not None:
             self._lent[1]()
         shelf = self._decoder.shelf
-        caches = shelf.take(size, lambda: FixedCaches(self._decoder, size, self._recorder))
+        caches = shelf.take(size, lambda: FixedCaches(self._decoder, size, self._capturer))
         caches.clear()
         give_back = weakref.finalize(self, shelf.put, caches)
         give_back.atexit = False

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bild.engine.capture import Careful, Recorder, recorder_of
+from bild.engine.capture import Capturer, Careful, capturer_of
 
 if TYPE_CHECKING:
     from bild.engine.t5.fixed import FixedCaches, Size
@@ -21,18 +21,18 @@ class Shelf:
     """Buffers of any sizes, each in the hands of at most one runner."""
 
     def __init__(self) -> None:
-        self._recorder: Recorder | None = None
+        self._capturer: Capturer | None = None
         self._idle: list[FixedCaches] = []
         self._most_idle = MOST_IDLE
         # Finalizers put buffers back, in any thread, and in the midst of what this one does here.
         self._lock = RLock()
 
-    def recorder(self, device: torch.device) -> Recorder:
+    def capturer(self, device: torch.device) -> Capturer:
         """The one for all of these buffers. Raises ValueError where nothing can be recorded."""
         with self._lock:
-            if self._recorder is None:
-                self._recorder = Careful(recorder_of(device))
-            return self._recorder
+            if self._capturer is None:
+                self._capturer = Careful(capturer_of(device))
+            return self._capturer
 
     def take(self, size: Size, make: Callable[[], FixedCaches]) -> FixedCaches:
         """Buffers of exactly this size that nobody uses, new ones if there are none."""
@@ -57,4 +57,4 @@ class Shelf:
     def _give_up(self) -> None:
         """Let go of those too many, at once: on a GPU nobody collects what only refers to itself."""
         while len(self._idle) > self._most_idle:
-            self._idle.pop(0).forget_recordings()
+            self._idle.pop(0).forget_captures()

@@ -13,7 +13,7 @@ from typing import ClassVar
 from pipelines.data.toy import lexicon
 from pipelines.data.toy.draw import Draw, first
 from pipelines.data.toy.generator import Generator, Pair
-from pipelines.data.toy.sampling import Sampler
+from pipelines.data.toy.sampling import SentenceSampler
 from pipelines.data.toy.sentences import Sentence, draw_sentence
 from pipelines.data.toy.splits import split_of
 
@@ -34,7 +34,7 @@ class ToyDeEn(Generator):
 
 def sentences(seed: int, split: str) -> Iterator[Sentence]:
     """Different German sentences of a split, without end."""
-    sampler = Sampler(Draw(seed, f"toy_de_en/{split}"), lexicon.load())
+    sampler = SentenceSampler(Draw(seed, f"toy_de_en/{split}"), lexicon.load())
     seen = set()
     while True:
         sentence = draw_sentence(sampler)

@@ -54,7 +54,7 @@ FREQUENCY = (("oft", "often"), ("immer", "always"), ("manchmal", "sometimes"), (
 DEGREES = (("", ""), ("sehr", "very"), ("zu", "too"), ("ziemlich", "quite"))
 
 
-class Sampler:
+class SentenceSampler:
     """Draws from the lexicon. ``pairs`` collects the word pairs used since it was last emptied."""
 
     def __init__(self, draw: Draw, lexicon: Lexicon) -> None:

@@ -13,7 +13,7 @@ from pipelines.data.toy import english as english_forms
 from pipelines.data.toy.clauses import Clause
 from pipelines.data.toy.draw import Choose
 from pipelines.data.toy.phrases import NounPhrase, Pronoun
-from pipelines.data.toy.sampling import Sampler
+from pipelines.data.toy.sampling import SentenceSampler
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ SHAPES = (
 )
 
 
-def draw_sentence(sampler: Sampler) -> Sentence:
+def draw_sentence(sampler: SentenceSampler) -> Sentence:
     """One sentence of any shape. The word pairs it uses are left in ``sampler.pairs``."""
     sampler.pairs.clear()
     shape = sampler.draw.weighted(SHAPES)
@@ -113,12 +113,12 @@ def _plain(clause: Clause) -> Clause:
     return replace(clause, front="subject")
 
 
-def _simple(s: Sampler) -> Sentence:
+def _simple(s: SentenceSampler) -> Sentence:
     clause = s.clause(time=0.75)
     return _sentence(clause.german("v2"), clause.english)
 
 
-def _subordinate(s: Sampler) -> Sentence:
+def _subordinate(s: SentenceSampler) -> Sentence:
     word, options = s.draw.pick(SUBORDINATING)
     main, side = s.clause(time=0.25), _plain(s.clause(time=0.25))
     while "future" in (side.tense, side.time.tense if side.time else ""):  # English has no "when he will come"
@@ -131,7 +131,7 @@ def _subordinate(s: Sampler) -> Sentence:
     return _sentence(german, lambda c: f"{main.english(c)} {c(*options)} {side.english(c)}")
 
 
-def _saying(s: Sampler) -> Sentence:
+def _saying(s: SentenceSampler) -> Sentence:
     side = _plain(s.clause(time=0.4))
     if s.draw.chance(0.2):
         german, english = s.draw.pick(JUDGING)
@@ -156,7 +156,7 @@ def _saying(s: Sampler) -> Sentence:
     return _sentence(german, english)
 
 
-def _coordinate(s: Sampler) -> Sentence:
+def _coordinate(s: SentenceSampler) -> Sentence:
     one, two = s.clause(time=0.25), s.clause(time=0.25)
     if s.draw.chance(0.6):
         word, link = s.draw.pick(COORDINATING)
@@ -170,7 +170,7 @@ def _coordinate(s: Sampler) -> Sentence:
     return _sentence(german, lambda c: f"{one.english(c)} , {c(*options)} {two.english(c)}")
 
 
-def _relative(s: Sampler) -> Sentence:
+def _relative(s: SentenceSampler) -> Sentence:
     while True:
         s.pairs.clear()
         clause = replace(_plain(s.clause(time=0.0, predicates=0.15)), where=None)
@@ -187,13 +187,13 @@ def _relative(s: Sampler) -> Sentence:
             return _sentence(clause.german("v2"), clause.english)
 
 
-def _bare(s: Sampler) -> Clause:
+def _bare(s: SentenceSampler) -> Clause:
     """A clause for an infinitive or an imperative: no subject, no time, not negated."""
     clause = s.clause(time=0.0, predicates=0.0)
     return replace(_plain(clause), subject=None, tense="present", modal="", negated=False, adverb=("", ""))
 
 
-def _infinitive(s: Sampler) -> Sentence:
+def _infinitive(s: SentenceSampler) -> Sentence:
     action = _bare(s)
     if s.draw.chance(0.4):
         main = s.clause(time=0.25, predicates=0.0)
@@ -216,7 +216,7 @@ def _infinitive(s: Sampler) -> Sentence:
     )
 
 
-def _question(s: Sampler) -> Sentence:
+def _question(s: SentenceSampler) -> Sentence:
     kind = s.draw.pick(("whether", "whether", "who", "what", "why"))
     if kind == "whether":
         clause = _plain(s.clause(time=0.5))
@@ -232,7 +232,7 @@ def _question(s: Sampler) -> Sentence:
     return _sentence(f"{word} {clause.german('first')}", lambda c: f"{link} {clause.english(c, 'question')}", "?")
 
 
-def _imperative(s: Sampler) -> Sentence:
+def _imperative(s: SentenceSampler) -> Sentence:
     action = _bare(s)
     german = replace(action, subject=YOU, adverb=("bitte", "")).german("first")
 

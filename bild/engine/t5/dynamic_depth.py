@@ -1,4 +1,5 @@
-"""A T5 that a token may leave before the last layer. Above, its keys and values are those of the state it left with.
+"""Dynamic depth: a T5 whose tokens may leave before the last layer. Above, a token's keys and values are those of the
+state that it left with.
 
 Knows no confidence: a rule says who leaves.
 """
@@ -17,7 +18,7 @@ from bild.engine.t5.state import Step, T5State
 from bild.types import ExitRule
 
 
-class AdaptiveRunner(T5Runner):
+class DynamicDepthRunner(T5Runner):
     """``Runner`` over a T5 in which each token takes the layers that ``rule`` lets it take.
 
     A layer above reads of a token that has left no more than its key and value; the query comes with them, and is
