@@ -107,7 +107,7 @@ def test_a_walk_is_the_mean_over_every_course(g, limit):
 
 
 def test_steps_of_several_texts_and_their_cost():
-    steps = leviathan.add([leviathan.Steps(2, {1: 1, 3: 2}), leviathan.Steps(1, {3: 1, 4: 0.5})])
-    assert steps == leviathan.Steps(3, {1: 1, 3: 3, 4: 0.5})
+    steps = leviathan.add([leviathan.StepCounts(2, {1: 1, 3: 2}), leviathan.StepCounts(1, {3: 1, 4: 0.5})])
+    assert steps == leviathan.StepCounts(3, {1: 1, 3: 3, 4: 0.5})
     assert steps.n_large == 4.5
     assert steps.milliseconds(0.5, {1: 10, 3: 12, 4: 14}) == 1.5 + 10 + 36 + 7

@@ -21,7 +21,7 @@ def test_where_its_assumptions_hold_the_formula_is_right():
 
 def test_each_way_drops_an_assumption():
     # Two rounds: three drafted, one of them stands and one is replaced; then two drafted, which end the text.
-    steps = leviathan.Steps(5, {4: 1, 3: 1})
+    steps = leviathan.StepCounts(5, {4: 1, 3: 1})
     costs = Costs(small=2.0, large={1: 10.0, 2: 11.0, 3: 12.0, 4: 13.0}, small_token=3.0, large_token=14.0)
     found = predicted(0.5, 3, 4, steps, costs)
     assert found["formula"] == pytest.approx(1.875 / 1.6)
