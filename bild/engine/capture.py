@@ -9,8 +9,10 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from functools import cache
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import torch
 
@@ -33,29 +35,37 @@ class CudaCapturer:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._pool: Any = torch.cuda.graph_pool_handle()
         self._aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._pool: Any = None
+        self._in_pool: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
 
     def capture(self, work: Work) -> Work:
-        graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(self._device):
+            graph = torch.cuda.CUDAGraph()
             here = torch.cuda.current_stream()
             self._aside.wait_stream(here)
             try:
                 with torch.cuda.stream(self._aside):  # which torch does not leave again where a capture fails
                     work()  # once outside of a capture: libraries set themselves up at their first call
                     self._into(graph, work)
-            except RuntimeError:
-                self._pool = torch.cuda.graph_pool_handle()  # a failed capture may hold on to its pool
-                raise
             finally:
                 here.wait_stream(self._aside)
         return graph.replay
 
     def _into(self, graph: torch.cuda.CUDAGraph, work: Work) -> None:
         """What other threads ask of the device (loaders that pin memory) is no part of it."""
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._aside, capture_error_mode="thread_local"):
-            work()
+        if not self._in_pool:  # torch takes up no pool again whose graphs have all gone
+            self._pool = torch.cuda.graph_pool_handle()
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._aside, capture_error_mode="thread_local"):
+                work()
+        except RuntimeError:
+            # Some versions leave the allocator in a capture that has failed; it would give no memory back any more.
+            with suppress(RuntimeError):
+                torch._C._cuda_endAllocateToPool(self._device.index, self._pool)
+            self._in_pool = WeakSet()  # and such a pool is not used again
+            raise
+        self._in_pool.add(graph)
 
 
 @cache

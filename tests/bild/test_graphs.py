@@ -180,7 +180,7 @@ def test_what_else_a_call_may_bring(tape):
 
 def test_rows_take_other_sources(tape):
     large, small = pair(3)
-    inputs = [sources(seed, [length])[0][0] for seed, length in enumerate([3, 2, 20, 5, 1, 40, 4])]
+    inputs = [sources(seed, [length])[0][0] for seed, length in enumerate([3, 2, 70, 5, 1, 140, 4])]
     policy = bild.BigLittle(fallback=0.4, rollback=1.0, draft_length=4)
     for index, out in bild.generate_many(
         large, small, inputs, policy=policy, batch_size=2, max_new_tokens=9, engine="graphs"
@@ -293,5 +293,5 @@ def test_eager_is_another_name_of_static():
 def test_buckets():
     assert [bucket(size) for size in (1, 2, 3, 4, 5, 9)] == [1, 2, 4, 4, 8, 16]
     assert bucket(3, 16) == 16
-    assert graphs.Size.of(2, 31, 17, range(2)) == graphs.Size(2, 32, 32, range(2))
-    assert graphs.Size.of(2, 32, 16, range(2)) == graphs.Size(2, 64, 16, range(2))
+    assert graphs.Size.of(2, 31, 65, range(2)) == graphs.Size(2, 32, 128, range(2))
+    assert graphs.Size.of(2, 32, 16, range(2)) == graphs.Size(2, 64, 64, range(2))

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bild.engine.linear import Linear
-from bild.engine.t5.layers import Block, FeedForward, Norm, attend, in_heads, product, settle
+from bild.engine.t5.layers import Block, FeedForward, Norm, aligned, attend, in_heads, product, settle
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class T5Encoder:
         if attention_mask is not None and not bool(attention_mask.all()):
             places = attention_mask.flatten().nonzero().squeeze(-1)
             bias = bias.masked_fill((attention_mask == 0)[:, None, None, :], -torch.inf)
-        bias = bias.expand(rows, -1, -1, -1)
+        bias = aligned(bias).expand(rows, -1, -1, -1)
         block = Block((rows, width), places)
         hidden = F.embedding(block.flat(input_ids).view(-1), self._embedding)
         for layer in self._layers:

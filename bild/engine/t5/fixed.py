@@ -24,7 +24,7 @@ from bild.engine.t5.decoder import T5Decoder
 from bild.engine.t5.layers import in_heads
 from bild.engine.t5.state import Caches
 
-SMALLEST_CACHE, SMALLEST_SOURCE = 32, 16
+SMALLEST_CACHE, SMALLEST_SOURCE = 32, 64
 
 
 def bucket(size: int, smallest: int = 1) -> int:

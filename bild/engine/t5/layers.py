@@ -16,6 +16,8 @@ from transformers.activations import ACT2FN
 
 from bild.engine.linear import Linear, make_linear
 
+ALIGNMENT = 8  # numbers; 16 bytes of those of two
+
 
 def product(*modules: Any, int8: bool) -> Linear:
     """The products of several ``nn.Linear`` with one input as a single one, their outputs side by side."""
@@ -32,6 +34,8 @@ class Norm:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """(N, D) to (N, D) in the dtype of the weights."""
+        if hidden.is_cuda and hidden.dtype == self._weight.dtype:  # one kernel in place of eight
+            return F.rms_norm(hidden, self._weight.shape, self._weight, self._epsilon)
         variance = hidden.float().square().mean(-1, keepdim=True)
         scaled = hidden * torch.rsqrt(variance + self._epsilon)
         narrow = scaled.to(self._weight.dtype) if self._weight.dtype.itemsize == 2 else scaled
@@ -94,8 +98,28 @@ class Block:
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-    """(B, H, W, A / H) queries over T keys and values to (B, W, H, A / H). T5 does not scale its products."""
+    """(B, H, W, A / H) queries over T keys and values to (B, W, H, A / H); ``bias`` ``aligned``, of any shape that
+    expands to (B, H, W, T). T5 does not scale its products."""
+    if query.is_cuda and query.dtype != torch.float64 and query.shape[-1] % ALIGNMENT == 0:
+        return attend_by_one_kernel(query, keys, values, bias)
     return F.scaled_dot_product_attention(query, keys, values, attn_mask=bias, scale=1.0).transpose(1, 2)
+
+
+def attend_by_one_kernel(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+    """``attend`` by the kernel that takes a bias and any lengths as they come. Left to choose, torch would ask cuDNN on
+    Hopper, which builds a plan for every new shape: for every token of a text that grows."""
+    if bias is not None:
+        bias = bias.expand(*query.shape[:3], keys.shape[2])
+    attended: Tensor = torch.ops.aten._scaled_dot_product_efficient_attention(
+        query, keys, values, bias, False, scale=1.0
+    )[0]
+    return attended.transpose(1, 2)
+
+
+def aligned(bias: Tensor) -> Tensor:
+    """The same (..., T), with rows that a GPU's attention can read ``ALIGNMENT`` numbers at a time."""
+    width = bias.shape[-1]
+    return F.pad(bias, (0, -width % ALIGNMENT))[..., :width] if bias.is_cuda and width % ALIGNMENT else bias
 
 
 def in_heads(values: Tensor, parts: int, n_heads: int) -> tuple[Tensor, ...]:

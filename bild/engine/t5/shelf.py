@@ -14,7 +14,7 @@ from bild.engine.capture import Capturer, Careful, capturer_of
 if TYPE_CHECKING:
     from bild.engine.t5.fixed import FixedCaches, Size
 
-MOST_IDLE = 4  # sets of buffers that wait
+MOST_IDLE = 8  # sets of buffers that wait
 
 
 class Shelf:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bild.engine.t5.decoder import DecoderLayer, T5Decoder
-from bild.engine.t5.layers import Block, attend, in_heads, settle
+from bild.engine.t5.layers import Block, aligned, attend, in_heads, settle
 from bild.engine.t5.source import SourceReader
 
 
@@ -73,7 +73,7 @@ class Caches:
             slots=block.flat(slots).view(-1),
             block=block,
             reach=reach,
-            bias=self._bias[:, distances].transpose(0, 1),
+            bias=aligned(self._bias[:, distances].transpose(0, 1)),
         )
 
     def embed(self, step: Step) -> Tensor:
@@ -157,7 +157,7 @@ class T5State(Caches):
         self._sources = [in_heads(one[:, :width], 2, self._decoder.n_heads) for one in self._joined]
         bias = torch.zeros(valid.shape, dtype=self._joined[0].dtype, device=valid.device)
         padded = not bool(valid.all())
-        self._source_bias = bias.masked_fill_(~valid, -torch.inf)[:, None, None, :] if padded else None
+        self._source_bias = aligned(bias.masked_fill_(~valid, -torch.inf)[:, None, None, :]) if padded else None
 
     def step(self, tokens: Tensor, lengths: Sequence[int], widths: Sequence[int]) -> Step:
         """Each row's first ``widths`` of (B, W) ``tokens``, behind the ``lengths`` that it has.
