@@ -19,6 +19,11 @@ from bild.engine.linear import Linear, make_linear
 ALIGNMENT = 8  # numbers; 16 bytes of those of two
 
 
+def on_gpu(values: Tensor) -> bool:
+    """Where what an operation does is little beside its launch."""
+    return values.is_cuda
+
+
 def product(*modules: Any, int8: bool) -> Linear:
     """The products of several ``nn.Linear`` with one input as a single one, their outputs side by side."""
     weights = [module.weight.detach() for module in modules]
@@ -34,7 +39,7 @@ class Norm:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """(N, D) to (N, D) in the dtype of the weights."""
-        if hidden.is_cuda and hidden.dtype == self._weight.dtype:  # one kernel in place of eight
+        if on_gpu(hidden) and hidden.dtype == self._weight.dtype:  # one kernel in place of eight
             return F.rms_norm(hidden, self._weight.shape, self._weight, self._epsilon)
         variance = hidden.float().square().mean(-1, keepdim=True)
         scaled = hidden * torch.rsqrt(variance + self._epsilon)
@@ -100,7 +105,7 @@ class Block:
 def attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
     """(B, H, W, A / H) queries over T keys and values to (B, W, H, A / H); ``bias`` ``aligned``, of any shape that
     expands to (B, H, W, T). T5 does not scale its products."""
-    if query.is_cuda and query.dtype != torch.float64 and query.shape[-1] % ALIGNMENT == 0:
+    if on_gpu(query) and query.dtype != torch.float64 and query.shape[-1] % ALIGNMENT == 0:
         return attend_by_one_kernel(query, keys, values, bias)
     return F.scaled_dot_product_attention(query, keys, values, attn_mask=bias, scale=1.0).transpose(1, 2)
 
@@ -119,7 +124,11 @@ def attend_by_one_kernel(query: Tensor, keys: Tensor, values: Tensor, bias: Tens
 def aligned(bias: Tensor) -> Tensor:
     """The same (..., T), with rows that a GPU's attention can read ``ALIGNMENT`` numbers at a time."""
     width = bias.shape[-1]
-    return F.pad(bias, (0, -width % ALIGNMENT))[..., :width] if bias.is_cuda and width % ALIGNMENT else bias
+    surplus = -width % ALIGNMENT
+    if not on_gpu(bias) or (surplus == 0 and bias.stride(-1) == 1):
+        return bias
+    rows = bias.new_zeros(*bias.shape[:-1], width + surplus)[..., :width]
+    return rows.copy_(bias)
 
 
 def in_heads(values: Tensor, parts: int, n_heads: int) -> tuple[Tensor, ...]:
