@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from itertools import chain
+from itertools import chain, repeat
+from operator import attrgetter, contains, itemgetter
 from typing import Any
 from weakref import WeakKeyDictionary, finalize, ref
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import MT5ForConditionalGeneration, PreTrainedModel, T5ForConditionalGeneration
 
+from bild.engine.probes import Probes
 from bild.engine.t5.decoder import T5Decoder
 from bild.engine.t5.encoder import T5Encoder
 
@@ -19,6 +21,9 @@ FAMILY = (T5ForConditionalGeneration, MT5ForConditionalGeneration)
 OWN_MODULES = ("torch.nn.modules.", "transformers.models.t5.", "transformers.models.mt5.", "transformers.activations")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 CONFIG = ("num_heads", "d_kv", "d_model", "is_gated_act", "dense_act_fn", "scale_decoder_outputs")
+
+_LOOKED_AT = itemgetter("_modules", "_parameters", "_forward_hooks", "_forward_pre_hooks")
+_DTYPE, _VERSION = attrgetter("dtype"), attrgetter("_version")
 
 
 def why_not_t5(model: PreTrainedModel) -> str | None:
@@ -66,56 +71,55 @@ class _Watch:
         self.release.atexit = False
         self._model = ref(model)
         self._children = list(_named_children("", model))
-        self._attributes = [vars(model), *(vars(child) for _, _, child, _ in self._children)]
-        self._norms = [child for _, _, child, _ in self._children if hasattr(child, "variance_epsilon")]
-        self._weights = list(dict.fromkeys(self._held_weights()))  # tied ones once
+        self._modules = [child for child, _ in self._children]
+        self._attributes = [vars(model), *map(vars, self._modules)]
+        self._norms = [child for child in self._modules if hasattr(child, "variance_epsilon")]
+        held = chain.from_iterable(own["_parameters"].values() for own in self._attributes)
+        self._weights = list(dict.fromkeys(weight for weight in held if weight is not None))  # tied ones once
         self._obstacles = self._find_obstacles()
-        self._probes: list[Tensor] = []
+        self._probes: Probes | None = None
         if self.obstacle("decoder") is None:
             # Views: they keep the old weights' memory from being given to new ones, so that an address says who is who.
-            # To look at every row means to touch every page of the model, which takes longer than a step of it.
             head, head_width = model.get_output_embeddings().weight, model.config.d_kv
-            self._probes = [
-                probe for weight in self._weights for probe in _probes(weight, 1 if weight is head else head_width)
-            ]
-            self._values = torch.cat(self._probes)
+            matrices = (weight for weight in self._weights if weight.dim() > 1)  # norms are used as they are
+            self._probes = Probes((weight, 1 if weight is head else head_width) for weight in matrices)
         self._identity = self._identify()
 
     def is_current(self) -> bool:
         """No module or weight has been replaced, moved, cast or written to since, and no hook added.
 
-        What is written through ``parameter.data`` leaves no mark but the values. The first one of each column is
-        compared, of each row of the output matrix (a token), and of one row in ``d_kv`` of the others (an attention
-        head): whole weights, columns, tokens and heads do not escape; fewer rows of a layer, and single values, may.
+        What is written through ``parameter.data`` leaves no mark but the values. One value of each column is compared,
+        of each row of the output matrix (a token), and of one row in ``d_kv`` of the others (an attention head): whole
+        weights, columns, tokens and heads do not escape; fewer rows of a layer, parts of a column, a token or a head,
+        and single values, may.
         """
         if self._identity != self._identify():
             return False
         # Without probes nothing is prepared that could be stale.
-        return not self._probes or torch.equal(self._values, torch.cat(self._probes))
+        return self._probes is None or self._probes.unchanged()
 
     def obstacle(self, part: str) -> str | None:
         """Why a part of the model ("encoder", "decoder") must run its own forward; None if it need not."""
         return next((reason for name, reason in self._obstacles if name.startswith((part, "lm_head", "shared"))), None)
 
-    def _held_weights(self) -> Iterator[Tensor]:
-        """Those of every module in turn; tied ones come again."""
-        held = chain.from_iterable(own["_parameters"].values() for own in self._attributes)
-        return (weight for weight in held if weight is not None)
-
     def _identify(self) -> list[object]:
         """All that is prepared for, but for numbers. What an id stands for is held, so that it stands for nothing
-        else."""
-        model = self._model()
+        else. Thousands of things are asked, so that the questions are put without a line of Python between them."""
+        model, weights = self._model(), self._weights
         assert model is not None  # it keeps this object alive
-        settings: list[object] = [getattr(model.config, name, None) for name in CONFIG]
-        settings += [norm.variance_epsilon for norm in self._norms]
+        children, parameters, hooks, pre_hooks = zip(*map(_LOOKED_AT, self._attributes), strict=True)
         return [
-            settings,
-            [id(children.get(key)) for children, key, _, _ in self._children],
-            [type(child) for _, _, child, _ in self._children],
-            [_calls_more(own) for own in self._attributes],
-            list(map(id, self._held_weights())),
-            [(one.data_ptr(), one.dtype, None if one.is_inference() else one._version) for one in self._weights],
+            [getattr(model.config, name, None) for name in CONFIG],
+            [norm.variance_epsilon for norm in self._norms],
+            list(map(id, chain.from_iterable(map(dict.values, children)))),
+            list(map(type, self._modules)),
+            list(map(bool, hooks)),
+            list(map(bool, pre_hooks)),
+            list(map(contains, self._attributes, repeat("forward"))),
+            list(map(id, chain.from_iterable(map(dict.values, parameters)))),
+            list(map(Tensor.data_ptr, weights)),
+            list(map(_DTYPE, weights)),
+            None if any(map(Tensor.is_inference, weights)) else list(map(_VERSION, weights)),
         ]
 
     def _find_obstacles(self) -> list[tuple[str, str]]:
@@ -124,7 +128,7 @@ class _Watch:
         assert model is not None  # it keeps this object alive
         found = []
         everything: list[tuple[str, nn.Module]] = [("decoder", model)]
-        everything += [(name, child) for _, _, child, name in self._children]
+        everything += [(name, child) for child, name in self._children]
         for name, module in everything:
             what = "the model" if module is model else name
             if _calls_more(vars(module)):
@@ -168,17 +172,10 @@ def _release(halves: dict[bool, tuple[T5Encoder | None, T5Decoder]]) -> None:
 _watches: WeakKeyDictionary[PreTrainedModel, _Watch] = WeakKeyDictionary()
 
 
-def _named_children(name: str, module: nn.Module) -> Iterator[tuple[dict[str, nn.Module | None], str, nn.Module, str]]:
-    """Every module below ``module``: where it is kept, under which key, itself, and its full name."""
+def _named_children(name: str, module: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    """Every module below ``module``, and its full name."""
     for key, child in module._modules.items():
         if child is not None:
             path = f"{name}.{key}" if name else key
-            yield module._modules, key, child, path
+            yield child, path
             yield from _named_children(path, child)
-
-
-def _probes(weight: Tensor, row_step: int) -> list[Tensor]:
-    """Views of the first value of each column and of each ``row_step``-th row; norms are used as they are, not
-    prepared."""
-    values = weight.detach()
-    return [] if values.dim() == 1 else [values[::row_step, 0], values[0]]
