@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bild.engine.runner import Asked, DraftRunner
+from bild.engine.runner import Asked, DraftRunner, drafts_at_once
 from bild.policies.base import Policy
 from bild.reader import Reader
 from bild.rows import Request, Rows
@@ -47,9 +47,9 @@ class Chooser:
         """The same, of (B, 1) positions."""
         tokens = scores.pick(uniforms)
         token_probs = scores.confidence if uniforms is None else scores.plain_of(tokens)
-        rule = self.stop_rule
-        stops = torch.zeros_like(n_drafted, dtype=torch.bool) if rule is None else rule(scores.plain[:, 0], n_drafted)
-        return stops.unsqueeze(1), tokens, scores.confidence, token_probs
+        drafted, rule = n_drafted.unsqueeze(1), self.stop_rule
+        stops = torch.zeros_like(drafted, dtype=torch.bool) if rule is None else rule(scores, drafted)
+        return stops, tokens, scores.confidence, token_probs
 
 
 class Drafter:
@@ -66,7 +66,7 @@ class Drafter:
         self._verified = verified
         self._chooser = Chooser(policy.stop_rule, request.sampler, reader.vocab_size)
         self._at_once: DraftRunner | None = None
-        if isinstance(reader.runner, DraftRunner) and len(request.processors) == 0 and _is_a_value(policy.stop_rule):
+        if drafts_at_once(reader.runner) and len(request.processors) == 0 and _is_a_value(policy.stop_rule):
             self._at_once = reader.runner
         self.steps_run = [0] * len(rows.tokens)
         """of each row, the steps that the small model has taken for it, dropped ones too"""

@@ -138,8 +138,9 @@ class StopRule(Protocol):
     """When a draft ends before its cap. A frozen dataclass of fixed values decides alike wherever it is equal, now and
     later: what is recorded of one draft turn then serves every policy with this rule."""
 
-    def __call__(self, small_probs: Tensor, n_drafted: Tensor) -> Tensor:
-        """Plain (B, V) of the small model and (B,) tokens drafted so far to (B,) bool: discard this one and stop.
+    def __call__(self, small: Scores, n_drafted: Tensor) -> Tensor:
+        """What the small model says of (B, 1) positions, and (B, 1) tokens drafted before them, to (B, 1) bool: discard
+        this one and stop.
 
         Never sees the drawn token, so that any stop rule composes with exact verification. Tensor operations alone,
         nothing that looks at a number, or draft turns cannot be recorded.

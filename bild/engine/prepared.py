@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from itertools import chain, repeat
-from operator import attrgetter, contains, itemgetter
+from operator import attrgetter, contains
 from typing import Any
 from weakref import WeakKeyDictionary, finalize, ref
 
@@ -20,9 +20,11 @@ from bild.engine.t5.encoder import T5Encoder
 FAMILY = (T5ForConditionalGeneration, MT5ForConditionalGeneration)
 OWN_MODULES = ("torch.nn.modules.", "transformers.models.t5.", "transformers.models.mt5.", "transformers.activations")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+IN_HEADS = (".q", ".k", ".v")
+"""the products whose rows are those of one attention head after the other"""
 CONFIG = ("num_heads", "d_kv", "d_model", "is_gated_act", "dense_act_fn", "scale_decoder_outputs")
 
-_LOOKED_AT = itemgetter("_modules", "_parameters", "_forward_hooks", "_forward_pre_hooks")
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _DTYPE, _VERSION = attrgetter("dtype"), attrgetter("_version")
 
 
@@ -72,26 +74,32 @@ class _Watch:
         self._model = ref(model)
         self._children = list(_named_children("", model))
         self._modules = [child for child, _ in self._children]
+        # Modules never replace these dictionaries. What has no parameters, or no modules below it, would not use any:
+        # it is of a class that is known.
         self._attributes = [vars(model), *map(vars, self._modules)]
+        self._held_modules = [own["_modules"] for own in self._attributes if own["_modules"]]
+        self._held_weights = [own["_parameters"] for own in self._attributes if own["_parameters"]]
+        self._hooks = [own[name] for own in self._attributes for name in _HOOKS]
         self._norms = [child for child in self._modules if hasattr(child, "variance_epsilon")]
-        held = chain.from_iterable(own["_parameters"].values() for own in self._attributes)
+        held = chain.from_iterable(map(dict.values, self._held_weights))
         self._weights = list(dict.fromkeys(weight for weight in held if weight is not None))  # tied ones once
         self._obstacles = self._find_obstacles()
         self._probes: Probes | None = None
         if self.obstacle("decoder") is None:
             # Views: they keep the old weights' memory from being given to new ones, so that an address says who is who.
-            head, head_width = model.get_output_embeddings().weight, model.config.d_kv
-            matrices = (weight for weight in self._weights if weight.dim() > 1)  # norms are used as they are
-            self._probes = Probes((weight, 1 if weight is head else head_width) for weight in matrices)
+            matrices = [weight for weight in self._weights if weight.dim() > 1]  # norms are used as they are
+            products = (child for child, name in self._children if name.endswith(IN_HEADS))
+            rows = {child.weight: model.config.d_kv for child in products if isinstance(child, nn.Linear)}
+            rows[model.get_output_embeddings().weight] = 1
+            self._probes = Probes((weight, rows.get(weight)) for weight in matrices)
         self._identity = self._identify()
 
     def is_current(self) -> bool:
         """No module or weight has been replaced, moved, cast or written to since, and no hook added.
 
-        What is written through ``parameter.data`` leaves no mark but the values. One value of each column is compared,
-        of each row of the output matrix (a token), and of one row in ``d_kv`` of the others (an attention head): whole
-        weights, columns, tokens and heads do not escape; fewer rows of a layer, parts of a column, a token or a head,
-        and single values, may.
+        What is written through ``parameter.data`` leaves no mark but the values. The first one of each column is
+        compared, of each row of the output matrix (a token), and of one row of each attention head's queries, keys and
+        values: whole weights, columns, tokens and heads do not escape; some rows of a layer, and single values, may.
         """
         if self._identity != self._identify():
             return False
@@ -107,16 +115,14 @@ class _Watch:
         else. Thousands of things are asked, so that the questions are put without a line of Python between them."""
         model, weights = self._model(), self._weights
         assert model is not None  # it keeps this object alive
-        children, parameters, hooks, pre_hooks = zip(*map(_LOOKED_AT, self._attributes), strict=True)
         return [
             [getattr(model.config, name, None) for name in CONFIG],
             [norm.variance_epsilon for norm in self._norms],
-            list(map(id, chain.from_iterable(map(dict.values, children)))),
+            list(map(id, chain.from_iterable(map(dict.values, self._held_modules)))),
             list(map(type, self._modules)),
-            list(map(bool, hooks)),
-            list(map(bool, pre_hooks)),
+            list(map(bool, self._hooks)),
             list(map(contains, self._attributes, repeat("forward"))),
-            list(map(id, chain.from_iterable(map(dict.values, parameters)))),
+            list(map(id, chain.from_iterable(map(dict.values, self._held_weights)))),
             list(map(Tensor.data_ptr, weights)),
             list(map(_DTYPE, weights)),
             None if any(map(Tensor.is_inference, weights)) else list(map(_VERSION, weights)),
@@ -153,7 +159,7 @@ class _Watch:
 
 def _calls_more(attributes: dict[str, Any]) -> bool:
     """Whether a module with these attributes has hooks, or a forward that is not its class's."""
-    return bool(attributes["_forward_hooks"] or attributes["_forward_pre_hooks"] or "forward" in attributes)
+    return "forward" in attributes or any(attributes[name] for name in _HOOKS)
 
 
 @cache

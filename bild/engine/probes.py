@@ -1,7 +1,7 @@
-"""A few values of many matrices, placed so that all of them are read in less time than a step of a model takes.
+"""A few values of many matrices, compared with what they were in less time than a step of a model. Knows no model.
 
-Knows no model. To look at every row means to touch every page of the weights; reading is bound by how many cache lines
-and pages are touched, and by how many views torch has to walk.
+Time goes by what is touched: a row that is looked into is a page of memory, and a page is a tenth of a microsecond. To
+look at every row means to touch every page of the weights.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from torch import Tensor
 
 
 class Probes:
-    """Values of (R, D) matrices: of every column, and of every n-th row, n given beside each matrix. They are views, so
-    the memory that they were taken from is nobody else's as long as they are."""
+    """Values of (R, D) matrices: one of each column, and where a number of rows stands beside a matrix, one of the
+    first row of every so many. They are views, so the memory that they look at is nobody else's meanwhile."""
 
-    def __init__(self, matrices: Iterable[tuple[Tensor, int]]) -> None:
-        # torch copies views of one layout in one loop, others one by one, at ten times the price.
+    def __init__(self, matrices: Iterable[tuple[Tensor, int | None]]) -> None:
+        # torch copies views of one layout in one loop, but for others it prepares a loop each.
         alike: defaultdict[Hashable, list[Tensor]] = defaultdict(list)
         for matrix, rows in matrices:
-            for view in staircase(matrix.detach(), rows):
+            values = matrix.detach()
+            for view in [values[0]] if rows is None else [values[0], values[::rows, 0]]:
                 alike[view.dtype, view.shape, view.stride()].append(view)
         self._views = list(alike.values())
         self._values = list(map(torch.cat, self._views))
@@ -29,16 +30,3 @@ class Probes:
     def unchanged(self) -> bool:
         """Whether all of the values are what they were."""
         return all(map(torch.equal, map(torch.cat, self._views), self._values))
-
-
-def staircase(matrix: Tensor, rows: int) -> list[Tensor]:
-    """(N, run) views of an (R, D) matrix that hold a value of every column and of every ``rows``-th row: the first of
-    these rows gives its first ``run`` columns, the next one the next ``run``, as many as there must be; from the top
-    again where there are fewer columns than rows."""
-    seen = matrix[::rows]
-    height, width = seen.shape
-    run = max(1, width // height)
-    steps = width // run
-    views = [part[:, : steps * run].unflatten(1, (steps, run)).diagonal().T for part in seen.split(steps)]
-    rest = seen[:1, min(height, steps) * run :]  # of the columns, where they do not go up in the rows
-    return views if rest.numel() == 0 else [*views, rest]

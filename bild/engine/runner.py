@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 
 from torch import Tensor
 
@@ -69,7 +69,6 @@ class Asked:
     choose: Choose
 
 
-@runtime_checkable
 class DraftRunner(Runner, Protocol):
     """A runner that takes several draft steps at once, and never asks the host in between."""
 
@@ -82,3 +81,8 @@ class DraftRunner(Runner, Protocol):
         which only the caller knows. The ``lengths`` of the other rows grow by ``widths`` and ``steps`` - 1; what they
         hold of a draft beyond its end is for ``rollback`` to forget.
         """
+
+
+def drafts_at_once(runner: Runner) -> TypeGuard[DraftRunner]:
+    """Whether it is a ``DraftRunner``. For a protocol ``isinstance`` would take a tenth of a millisecond a call."""
+    return hasattr(runner, "draft")

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from bild.types import Scores
+
 
 @dataclass(frozen=True)
 class BelowFallback:
@@ -14,5 +16,5 @@ class BelowFallback:
     threshold: float
     """a probability"""
 
-    def __call__(self, small_probs: Tensor, n_drafted: Tensor) -> Tensor:
-        return small_probs.amax(-1) < self.threshold
+    def __call__(self, small: Scores, n_drafted: Tensor) -> Tensor:
+        return small.confidence < self.threshold

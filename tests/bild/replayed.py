@@ -30,7 +30,7 @@ class After:
 
     count: int
 
-    def __call__(self, small_probs, n_drafted):
+    def __call__(self, small, n_drafted):
         return n_drafted >= self.count
 
 

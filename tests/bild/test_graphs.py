@@ -99,8 +99,8 @@ def test_a_rule_that_may_change_is_never_recorded(tape):
     class Moody:
         threshold = 0.0
 
-        def __call__(self, small_probs, n_drafted):
-            return small_probs.amax(-1) < self.threshold
+        def __call__(self, small, n_drafted):
+            return small.confidence < self.threshold
 
     policy = Stopping(draft_length=4, rule=Moody())
     for threshold in (0.0, 0.5, 2.0):
@@ -118,7 +118,7 @@ class Listing:
 
     limits: list[int]
 
-    def __call__(self, small_probs, n_drafted):
+    def __call__(self, small, n_drafted):
         return n_drafted >= self.limits[0]
 
 
@@ -229,8 +229,8 @@ def test_inference_mode_may_come_and_go(tape):
 class Asking:
     """A stop rule that asks the host."""
 
-    def __call__(self, small_probs, n_drafted):
-        return torch.full_like(n_drafted, bool(small_probs[0].amax() < 0.2), dtype=torch.bool)
+    def __call__(self, small, n_drafted):
+        return torch.full_like(n_drafted, bool(small.confidence[0] < 0.2), dtype=torch.bool)
 
 
 def test_what_asks_the_host_runs_step_by_step_after_one_warning(tape):

@@ -29,6 +29,12 @@ def scores(processed: list, raw: list | None = None, **sampler: object) -> Score
     return Scores(raw=given if raw is None else logits(raw), processed=given, sampler=Sampler(**sampler))
 
 
+def said(probs: Tensor) -> Scores:
+    """(B, V) probabilities as scores of (B, 1) positions."""
+    given = probs.log().unsqueeze(1)
+    return Scores(raw=given, processed=given, sampler=Sampler())
+
+
 def draft(tokens: list[list[int]], n_drafted: list[int] | None = None, stopped: list[bool] | None = None) -> Draft:
     ids = torch.tensor(tokens, dtype=torch.long).reshape(len(tokens), -1)
     return Draft(
@@ -54,15 +60,15 @@ def answers(given: Verdict) -> list[tuple[int, int, bool]]:
 
 
 def test_a_probability_equal_to_the_threshold_still_drafts():
-    probs = torch.tensor([[0.5, 0.25, 0.25], [0.49, 0.26, 0.25], [0.25, 0.25, 0.5]], dtype=torch.float64)
-    assert BelowFallback(0.5)(probs, torch.tensor([0, 3, 9])).tolist() == [False, True, False]
+    probs = torch.tensor([[0.5, 0.5, 0.0], [0.49, 0.26, 0.25], [0.0, 0.5, 0.5]], dtype=torch.float64)
+    assert BelowFallback(0.5)(said(probs), torch.tensor([[0], [3], [9]])).tolist() == [[False], [True], [False]]
 
 
 def test_fallback_zero_always_drafts_and_one_drafts_only_certainty():
-    probs = torch.tensor([[1.0, 0.0], [0.999, 0.001]])
+    probs, drafted = torch.tensor([[1.0, 0.0], [0.999, 0.001]]), torch.tensor([[0], [3]])
     policy = bild.BigLittle(fallback=0.0)
-    assert policy.stop_rule(probs, torch.tensor([0, 3])).tolist() == [False, False]
-    assert bild.BigLittle(fallback=1.0).stop_rule(probs, torch.tensor([0, 3])).tolist() == [False, True]
+    assert policy.stop_rule(said(probs), drafted).tolist() == [[False], [False]]
+    assert bild.BigLittle(fallback=1.0).stop_rule(said(probs), drafted).tolist() == [[False], [True]]
     assert bild.BigLittle(fallback=1.0).max_draft == 10
     assert bild.BigLittle(fallback=1.0001).max_draft == 0
 
