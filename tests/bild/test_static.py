@@ -173,6 +173,78 @@ def test_changed_weights_are_never_stale(change, engine):
     assert torch.equal(after, logits_now(copy.deepcopy(model), engine))
 
 
+def watched(model):
+    assert why_not_t5(model) is None
+    return prepared._watches[model]
+
+
+def seen_by(watch, values, change):
+    """Whether a change of these values is noticed, which is undone."""
+    before = values.clone()
+    change(values)
+    noticed = not watch.is_current()
+    values.copy_(before)
+    assert watch.is_current()
+    return noticed
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tied", [False, True])
+def test_no_column_no_token_and_no_head_is_changed_through_data_unnoticed(tied):
+    model = tiny_t5(7, tied=tied, dtype=torch.float32)
+    watch = watched(model)
+    for name, weight in model.named_parameters():
+        if weight.dim() == 1:
+            continue
+        parts = list(weight.data.unbind(1))
+        if weight is model.lm_head.weight:
+            parts += weight.data.unbind(0)
+        if name.endswith((".q.weight", ".k.weight", ".v.weight")):
+            parts += weight.data.split(model.config.d_kv)
+        assert all(seen_by(watch, part, lambda values: values.mul_(-5).add_(1)) for part in parts), name
+
+
+@torch.no_grad()
+def test_no_module_gets_a_hook_or_another_forward_or_class_unnoticed():
+    model = tiny_t5(7)
+    watch = watched(model)
+    for name, module in model.named_modules():
+        for register in (module.register_forward_hook, module.register_forward_pre_hook):
+            handle = register(lambda *_: None)
+            assert not watch.is_current(), name
+            handle.remove()
+        module.forward = None
+        assert not watch.is_current(), name
+        del module.forward
+        if module is not model:
+            kind = type(module)
+            module.__class__ = type("Adapted", (kind,), {})
+            assert not watch.is_current(), name
+            module.__class__ = kind
+        assert watch.is_current(), name
+
+
+@torch.no_grad()
+def test_no_module_and_no_weight_is_replaced_or_moved_unnoticed():
+    model = tiny_t5(7)
+    watch = watched(model)
+    for name, module in model.named_modules():
+        for key, child in module.named_children():
+            setattr(module, key, copy.deepcopy(child))
+            assert not watch.is_current(), (name, key)
+            setattr(module, key, child)
+        for key, weight in list(module.named_parameters(recurse=False)):
+            setattr(module, key, torch.nn.Parameter(weight.detach()))
+            assert not watch.is_current(), (name, key)
+            setattr(module, key, weight)
+            assert watch.is_current(), (name, key)
+            values = weight.data
+            weight.data = values.clone()
+            assert not watch.is_current(), (name, key)
+            weight.data = values
+        assert watch.is_current(), name
+
+
 def test_weights_are_prepared_once():
     model = tiny_t5(7, dtype=torch.float32)
     made = []
