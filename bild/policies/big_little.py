@@ -17,7 +17,8 @@ from bild.types import Draft, Review, Scores, Verdict
 
 @dataclass(frozen=True, kw_only=True)
 class BigLittle(AdaptiveDrafts):
-    """The small model writes while it is sure; the large model checks, replaces what surprises it, and goes on.
+    """The small model drafts tokens for as long as it is sure of them. Where it is not, the large model writes one (a
+    fallback); it also checks every draft and replaces what surprises it (a rollback).
 
     Raises ValueError on values outside the ranges given here.
     """

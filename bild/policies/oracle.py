@@ -37,8 +37,11 @@ class Oracle(Policy):
 
 @dataclass(frozen=True, kw_only=True)
 class OracleDiff(Oracle):
-    """The large model writes where it is surer than the small one by more than ``alpha`` (rule "diff" of the cascades,
-    each token decided with both models at hand). Raises ValueError on NaN."""
+    """For analysis: the large model writes where it is surer than the small one by more than alpha. Both are asked at
+    every step, so it saves no time.
+
+    Rule "diff" of the cascades, each token decided with both models at hand. Raises ValueError on NaN.
+    """
 
     alpha: float
     """any number but NaN, a difference of largest probabilities"""
@@ -60,8 +63,11 @@ class OracleDiff(Oracle):
 
 @dataclass(frozen=True, kw_only=True)
 class OracleMixing(Oracle):
-    """The small model's token is replaced where the large model gives it too little probability (BiLD, Kim et al. 2023,
-    Figure 2). Raises ValueError on values outside the range given here."""
+    """For analysis: the small model's token is replaced where the large model gives it too little probability. Both are
+    asked at every step, so it saves no time.
+
+    BiLD, Kim et al. 2023, Figure 2. Raises ValueError on values outside the range given here.
+    """
 
     threshold: float
     """>= 0, a probability; 0 = never, above 1 = always"""

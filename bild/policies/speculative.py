@@ -18,8 +18,11 @@ from bild.types import Draft, Scores, Verdict
 
 @dataclass(frozen=True, kw_only=True)
 class Speculative(AdaptiveDrafts):
-    """Algorithm 1: a drafted token stands with probability min(1, p / q), and what replaces it makes up for it, so that
-    the output follows the large model, whatever drafted. Greedy: tokens stand while the large model agrees.
+    """The large model checks every draft; the first token that it does not accept is replaced by one of its own. Without
+    lenience the text is the large model's, whatever drafts: greedy token for token, sampled in distribution.
+
+    Algorithm 1: a drafted token stands with probability min(1, p / q), and what replaces it makes up for the rest.
+    Greedy: tokens stand while they are the large model's first choice.
 
     With ``lenience`` l (appendix A.5) a token stands with probability min(1, p / ((1 - l) q)), greedy: if the large
     model gives it at least 1 - l of its largest probability. The output then leans towards the small model. Raises

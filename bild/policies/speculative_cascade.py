@@ -18,10 +18,11 @@ from bild.types import Draft, Scores, Verdict
 
 @dataclass(frozen=True, kw_only=True)
 class SpeculativeCascade(AdaptiveDrafts):
-    """A cascade that decides token by token who writes, run as speculative decoding is: the rule makes a target out of
-    both distributions, and the speculative step draws from it what the small model drafted.
+    """A rule decides token by token which model writes, with a weight alpha: the higher, the more the small model writes.
+    The small model drafts, and the large model checks the whole draft against what the rule would have written.
 
-    Raises ValueError on values outside the ranges given here.
+    Run as speculative decoding is: the rule makes a target out of both distributions, and the speculative step draws
+    from it. Raises ValueError on values outside the ranges given here.
     """
 
     rule: Rule = field(default="chow", metadata={"told": True})  # a label without it would say too little

@@ -34,6 +34,7 @@ def write_report(content: Content, path: Path) -> Path:
         plots={name: Markup(getattr(plots, name)(content)) for name in PLOTS if name not in OPTIONAL or name in shown},
         verdict=verdict(content),
         mixing=mixing_words(content),
+        ablated=ablated_words(content),
         config=yaml.safe_dump(content["provenance"]["config"], sort_keys=False, allow_unicode=True),
     )
     write_text(html, path)
@@ -79,6 +80,11 @@ def mixing_words(content: Content) -> str:
     if share is None:
         return f"At none of these thresholds is the oracle known to {loses}."
     return f"With {percent(share)} of the tokens from the large model the oracle is known to {loses}."
+
+
+def ablated_words(content: Content) -> str:
+    """What the policy does that is taken apart; nothing where it was left out, and in older analyses."""
+    return next((entry.get("summary", "") for entry in tables.series(content, "both")), "")
 
 
 def _point(content: Content, draft_length: int) -> dict[str, Any]:

@@ -161,6 +161,7 @@ class Analysis:
             beside = [decoded["large"][row] for row in decoded[name]]
             entry = {
                 "label": LABELS[name] if name in LABELS else results.policy_label(policy),
+                "summary": results.policy_summary(policy),
                 "counts": measures.counts(rows),
                 "rates": measures.rates(rows, beside, self._decoder.eos),
             }

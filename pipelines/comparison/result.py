@@ -55,4 +55,6 @@ def page(content: dict[str, Any], picture: str) -> str:
         for panel in content["panels"]
     ]
     template = page_template(Path(__file__).parent, "comparison.html.j2")
-    return template.render(content=content, sections=sections, picture=Markup(picture))
+    return template.render(
+        content=content, sections=sections, picture=Markup(picture), what_they_do=tables.what_they_do(content)
+    )

@@ -23,7 +23,7 @@ from pipelines.evaluation.run import baselines, measure
 from pipelines.evaluation.timings import TimingLog
 from pipelines.models.sources import SourceConfig
 
-KEPT = ("method", "quality", "counts", "rates", "latency", "predicted_speedup")  # of a method's numbers
+KEPT = ("method", "summary", "quality", "counts", "rates", "latency", "predicted_speedup")  # of a method's numbers
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,15 @@ def systems(panel: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(entry["system"] for entry in panel["methods"] if entry["system"] not in BASELINES))
 
 
+def what_they_do(content: dict[str, Any]) -> list[tuple[str, str]]:
+    """Systems, together where the same policy is behind them, and what it does. Older results do not tell."""
+    found: dict[str, dict[str, None]] = {}
+    for entry in (entry for panel in content["panels"] for entry in panel["methods"] if "summary" in entry):
+        if entry["system"] not in BASELINES:
+            found.setdefault(entry["summary"], {})[spoken(entry["system"])] = None
+    return [(", ".join(names), summary) for summary, names in found.items()]
+
+
 def heading(panel: dict[str, Any]) -> str:
     """What a panel is of."""
     return "greedy" if panel["temperature"] == 0 else f"sampled at temperature {panel['temperature']:g}"

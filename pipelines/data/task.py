@@ -45,7 +45,6 @@ class Task:
     name: str
     version: int  # goes up when the same configuration means other rows
     metric: str  # one of METRICS; for "exact_match" and "f1" a target is one right answer a line
-    origin: Origin
     source_length: int  # tokens, EOS included; of the whole prompt where there is one
     target_length: int  # tokens, EOS included
     prefix: str = ""  # put before every source when it is encoded, before the examples where there are some
@@ -53,6 +52,7 @@ class Task:
     source_column: str = "source"  # may be nested, translation.de, or a text with columns in braces
     target_column: str = "target"
     data_files: Mapping[str, str | None] = field(default_factory=dict)  # split -> local file, in place of the origin
+    origin: Origin | None = None  # None = there are local files alone
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
@@ -96,6 +96,8 @@ class Task:
         check_whole("limit", limit, null="the whole split")
         sides = (self.source_column, self.target_column)
         if not any(self.data_files.values()):
+            if self.origin is None:
+                raise UserError(f"task={self.name}: has neither files nor an origin; give task.data_files.{split}=FILE")
             return self.origin.load(split, sides, limit)
         path = self.data_files.get(split)
         if path is None:

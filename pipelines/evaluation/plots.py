@@ -31,11 +31,11 @@ COLOURS = {
 }
 REASONS = {
     "draft": "small model, accepted",
-    "fallback": "large model after a fallback",
-    "rollback": "large model after a rollback",
-    "bonus": "large model after a full draft",
-    "large": "large model alone",
-    "discarded": "small model, discarded",
+    "fallback": "large model, where the small one was unsure (fallback)",
+    "rollback": "large model, in place of a rejected draft (rollback)",
+    "bonus": "large model, after a draft that stands whole",
+    "large": "large model, without a draft",
+    "discarded": "small model, thrown away",
 }
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")

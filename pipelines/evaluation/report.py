@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from pipelines.cli import counted
-from pipelines.decoding.scoring import HEADLINE
+from pipelines.decoding.scoring import HEADLINE, MEANINGS
 from pipelines.evaluation import plots, table
 from pipelines.evaluation.latency import chosen_rows
 from pipelines.evaluation.results import Result, read_rows
@@ -48,7 +48,7 @@ def write_report(results: Sequence[Result], path: Path) -> Path:
     """
     template = page_template(Path(__file__).parent, "report.html.j2")
     sections = [_section(group) for group in table.groups(results)]
-    html = template.render(sections=sections, reasons=plots.REASONS, colours=plots.COLOURS)
+    html = template.render(sections=sections, colours=plots.COLOURS)
     write_text(html, path)
     return path
 
@@ -117,6 +117,7 @@ def _section(group: Sequence[Result]) -> dict[str, Any]:
         "task": task,
         "content": shown.content,
         "headline": _headline(shown),
+        "summary": shown.method("policy").get("summary", ""),  # older results do not tell
         "facts": common_facts(shown.content),
         "several": several,
         "count": len(group),
@@ -124,10 +125,20 @@ def _section(group: Sequence[Result]) -> dict[str, Any]:
         "details": cells(table.detail_columns(entries), entries, marked),
         "quality_latency": Markup(plots.quality_latency(group)) if several else None,
         "distribution": Markup(plots.latency_distribution(_milliseconds(shown, rows))),
+        "reasons": _reasons(shown.content["methods"]),
         "who_wrote": Markup(plots.who_wrote(shown.content["methods"])),
         "examples": _examples(shown, rows),
         "notes": _notes(shown),
         "config": yaml.safe_dump(shown.content["provenance"]["config"], sort_keys=False, allow_unicode=True),
+    }
+
+
+def _reasons(methods: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Why a token was written or thrown away, of those reasons that occur."""
+    return {
+        reason: words
+        for reason, words in plots.REASONS.items()
+        if any(entry["written_by"][reason] > 0 for entry in methods)
     }
 
 
@@ -202,8 +213,10 @@ def _notes(result: Result) -> list[str]:
     c, predicted = content["cost_ratio"], ours["predicted_speedup"]
     difference = ours["quality"]["difference_to_large"]
     notes = [
-        f"Quality: {ours['quality']['signature']}. Difference to the large model alone: "
-        f"{difference['value']:+.2f} ({difference['low']:+.2f} to {difference['high']:+.2f}).",
+        f"Quality: {MEANINGS[task['metric']]}. Whoever compares with other numbers needs the same signature: "
+        f"{ours['quality']['signature']}.",
+        f"Difference of quality to the large model alone, with its 95 % interval: {difference['value']:+.2f} "
+        f"({difference['low']:+.2f} to {difference['high']:+.2f}).",
         f"Quality is measured on texts written in batches of {content['run']['batch_size']}, time one example at a "
         f"time; {timed - unlike} of {timed} timed texts are token for token the scored ones.",
     ]

@@ -6,6 +6,7 @@ Knows names, files and their schema; the numbers come from ``measures``.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -88,6 +89,12 @@ def policy_fields(policy: object) -> dict[str, Any]:
 def policy_label(policy: object) -> str:
     """For people: name, thresholds, and whatever else differs from its default."""
     return " ".join([type(policy).__name__, *(f"{name}={value}" for name, value in _telling_fields(policy))])
+
+
+def policy_summary(policy: object) -> str:
+    """For people, what it does: the first paragraph of its class's docstring."""
+    told = inspect.getdoc(type(policy))
+    return "" if told is None else " ".join(told.partition("\n\n")[0].split())
 
 
 def file_name(split: str, models: Mapping[str, str], policy: object, extras: Mapping[str, Any]) -> str:

@@ -156,6 +156,7 @@ def _numbers(
             {
                 "method": name,
                 "label": _label(name, policy),
+                "summary": results.policy_summary(policy),
                 "quality": quality_entry(task.metric, statistics[name], statistics["large"], seed),
                 "counts": total,
                 "written_by": measures.written_by(decoded[name]),

@@ -40,7 +40,7 @@ def test_tokens_are_read_as_text():
         (" ", "∎", "fallback"),
     ]
     assert tokens[2].tip == "small model, accepted · confidence 90 % · round 1"
-    assert tokens[4].tip == "large model after a rollback · confidence 88 % · round 5"
+    assert tokens[4].tip == "large model, in place of a rejected draft (rollback) · confidence 88 % · round 5"
     assert "confidence unknown" in tokens[5].tip
 
 

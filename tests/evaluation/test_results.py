@@ -43,6 +43,18 @@ def test_a_threshold_given_as_a_whole_number_is_told_too():
     assert results.policy_label(bild.Calm(threshold=1, decay=None)) == "Calm threshold=1 decay=None"
 
 
+def test_a_summary_is_the_first_paragraph_on_one_line():
+    class Mine:
+        """Writes
+        this.
+
+        Not that.
+        """
+
+    assert results.policy_summary(Mine()) == "Writes this."
+    assert results.policy_summary(bild.LargeOnly()) == "The large model writes every token."
+
+
 def test_a_long_name_is_one_that_file_systems_take():
     one, two = (name(bild.BigLittle(), **{"task.prefix": "ä" * 300 + end}) for end in "ab")
     assert one != two
