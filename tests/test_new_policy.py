@@ -50,13 +50,11 @@ def test_it_is_exported(policy: type[Policy]) -> None:
 
 @every_policy
 def test_it_says_what_it_does(policy: type[Policy]) -> None:
-    told = inspect.cleandoc(str(policy.__doc__))
-    assert not told.startswith(f"{policy.__name__}("), (
-        f"{policy.__name__} needs a docstring: reports show its first paragraph"
-    )
+    name, told = policy.__name__, inspect.cleandoc(str(policy.__doc__))
+    assert not told.startswith(f"{name}("), f"give {name} a docstring: reports show its first paragraph"
     summary = " ".join(told.split("\n\n")[0].split())
-    assert "Raises" not in summary, f"put what {policy.__name__} raises into a second paragraph: reports show the first"
-    assert len(summary) <= 300, f"shorten the first paragraph of {policy.__name__}'s docstring: reports show it"
+    assert "Raises" not in summary, f"put what {name} raises into a second paragraph: reports show the first"
+    assert len(summary) <= 300, f"shorten the first paragraph of {name}'s docstring: reports show it"
 
 
 @every_policy

@@ -20,7 +20,7 @@ from tests.conf import ROOT, composed
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 # A command with one of these after a # takes longer than a test may, or needs what a test may not have.
-MARKS = ("minutes", "network")
+MARKS = ("minutes", "network", "after ")
 
 
 def blocks(language: str) -> list[str]:

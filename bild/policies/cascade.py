@@ -18,8 +18,8 @@ from bild.types import Draft, Review, Scores, Verdict
 
 @dataclass(frozen=True, kw_only=True)
 class TokenCascade(Policy):
-    """The small model writes until it is unsure, or has written as much as a turn may hold; there the large model writes
-    one token. Nothing is verified.
+    """The small model writes until it is unsure, or its turn is full; there the large model writes one token. Nothing
+    is verified.
 
     Raises ValueError on values outside the ranges given here.
     """

@@ -18,8 +18,8 @@ from bild.types import Draft, Scores, Verdict
 
 @dataclass(frozen=True, kw_only=True)
 class Speculative(AdaptiveDrafts):
-    """The large model checks every draft; the first token that it does not accept is replaced by one of its own. Without
-    lenience the text is the large model's, whatever drafts: greedy token for token, sampled in distribution.
+    """The large model checks every draft; the first token that it does not accept is replaced by one of its own.
+    Without lenience the text is the large model's, whatever drafts: greedy token for token, sampled in distribution.
 
     Algorithm 1: a drafted token stands with probability min(1, p / q), and what replaces it makes up for the rest.
     Greedy: tokens stand while they are the large model's first choice.

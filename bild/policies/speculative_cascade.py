@@ -18,8 +18,8 @@ from bild.types import Draft, Scores, Verdict
 
 @dataclass(frozen=True, kw_only=True)
 class SpeculativeCascade(AdaptiveDrafts):
-    """A rule decides token by token which model writes, with a weight alpha: the higher, the more the small model writes.
-    The small model drafts, and the large model checks the whole draft against what the rule would have written.
+    """A rule decides token by token which model writes; the higher its alpha, the more the small one does. The small
+    model drafts, and the large model checks the whole draft against what the rule would have written.
 
     Run as speculative decoding is: the rule makes a target out of both distributions, and the speculative step draws
     from it. Raises ValueError on values outside the ranges given here.

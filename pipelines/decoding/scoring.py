@@ -23,8 +23,8 @@ HEADLINE = {"bleu": "bleu", "rouge": "rougeLsum", "exact_match": "exact_match", 
 MEANINGS = {
     "bleu": "BLEU of the whole split as sacreBLEU computes it: one reference a text, upper and lower case told apart, "
     "its standard tokenization (13a), exponential smoothing where no n-gram of an order matches",
-    "rouge": "mean F-measure of ROUGE over the texts, words cut to their stems (Porter), sentences as Punkt splits them",
-    "exact_match": "share of the texts that are a right answer, but for case, punctuation and articles, as SQuAD has it",
+    "rouge": "mean F-measure of ROUGE over the texts, words cut to stems (Porter), sentences as Punkt splits them",
+    "exact_match": "share of the texts that are a right answer but for case, punctuation and articles, as SQuAD has it",
     "f1": "mean F1 of a text's words with those of the best right answer, without case, punctuation and articles, as "
     "SQuAD has it",
     "number": "share of the texts with the reference's number, the one after #### or else the last, as GSM8K has it",
