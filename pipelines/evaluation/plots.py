@@ -30,12 +30,12 @@ COLOURS = {
     "discarded": "#cc79a7",
 }
 REASONS = {
-    "draft": "small model, accepted",
+    "draft": "drafted, accepted",
     "fallback": "large model, where the small one was unsure (fallback)",
     "rollback": "large model, in place of a rejected draft (rollback)",
     "bonus": "large model, after a draft that stands whole",
     "large": "large model, without a draft",
-    "discarded": "small model, thrown away",
+    "discarded": "drafted, thrown away",
 }
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")

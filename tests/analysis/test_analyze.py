@@ -65,6 +65,7 @@ def check_page(content: dict, path: Path) -> None:
     page = checked(path)
     text = path.read_text()
     assert page.fetched == []
+    assert text.count("drafts tokens for as long as it is sure of them.") == 1
     assert page.count["svg"] == len(report.PLOTS)
     assert len(set(page.ids)) == len(page.ids)
     assert INK not in text

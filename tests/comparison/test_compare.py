@@ -72,6 +72,7 @@ def test_every_system_at_every_temperature(command, tmp_path, capsys):
     html = path.with_suffix(".html").read_text()
     for word in ("<svg", "Greedy", "Sampled at temperature 1", "speculative here", "Left out: authors"):
         assert word in html
+    assert "<b>mine, authors here</b>: The small model drafts tokens" in html
     picture = path.with_suffix(".svg").read_text()
     assert picture.startswith("<svg")
     assert "currentColor" not in picture
@@ -249,6 +250,14 @@ def test_the_fastest_within_a_loss():
     ]
     slow = {"methods": [entry("large", "", 1, 30), entry("a", "", 3, 10)]}
     assert tables.fastest_rows(slow) == [["a", "–", "–", "–", "3.00x, 10.00"]]
+
+
+def test_systems_of_one_policy_are_explained_together():
+    told = [{**one, "summary": "writes" if one["system"] == "c" else "drafts"} for one in PANEL["methods"]]
+    told.append({**entry("d", "", 1, 30), "summary": "drafts"})
+    panels = [{"methods": told}, {"methods": told[::-1]}]
+    assert tables.what_they_do({"panels": panels}) == [("a b, d", "drafts"), ("c", "writes")]
+    assert tables.what_they_do({"panels": [PANEL]}) == [], "older results do not tell"
 
 
 def test_the_plane_has_time_across_and_quality_upwards():

@@ -12,8 +12,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+import bild
+from bild.policies.base import Policy
 from pipelines import report as command
 from pipelines.evaluation import plots, report, results, table
+from tests.conf import ROOT
 
 
 def entry(piece: str, reason: str, confidence: float | None = 0.5, round_: int = 0) -> dict:
@@ -39,7 +42,7 @@ def test_tokens_are_read_as_text():
         (" ", "Hund", "rollback"),
         (" ", "∎", "fallback"),
     ]
-    assert tokens[2].tip == "small model, accepted · confidence 90 % · round 1"
+    assert tokens[2].tip == "drafted, accepted · confidence 90 % · round 1"
     assert tokens[4].tip == "large model, in place of a rejected draft (rollback) · confidence 88 % · round 5"
     assert "confidence unknown" in tokens[5].tip
 
@@ -113,6 +116,31 @@ def test_a_sweep_has_a_quality_latency_plot_and_every_row(sweep, tmp_path):
     for result in sweep:
         assert text.count(f"<td>{result.content['label']}</td>") == 2
     assert text.count("<td>large alone</td>") == 2
+
+
+def test_a_report_says_what_its_policy_does_and_what_the_colours_mean_that_occur(sweep, tmp_path):
+    content = copy.deepcopy(sweep[0].content)
+    counts = [line["written_by"] for line in content["methods"]]
+    assert any(by["bonus"] for by in counts)
+    shown = report.write_report([results.Result(sweep[0].path, content)], tmp_path / "one.html").read_text()
+    assert shown.count("drafts tokens for as long as it is sure of them.") == 1
+    assert shown.count('<span class="t bonus">token</span>') == 2
+    for line, by in zip(content["methods"], counts, strict=True):
+        by["bonus"] = 0
+        del line["summary"]  # as in older results
+    shown = report.write_report([results.Result(sweep[0].path, content)], tmp_path / "two.html").read_text()
+    assert "sure of them" not in shown
+    assert '<span class="t bonus">token</span>' not in shown
+    assert shown.count('<span class="t draft">token</span>') == 2
+
+
+def test_no_template_names_a_policy():
+    classes = [getattr(bild, name) for name in bild.__all__ if isinstance(getattr(bild, name), type)]
+    policies = [one.__name__ for one in classes if issubclass(one, Policy)]
+    assert "BigLittle" in policies
+    for template in (ROOT / "pipelines").glob("**/*.j2"):
+        text = template.read_text(encoding="utf-8")
+        assert not [name for name in [*policies, "Big Little"] if name in text], template
 
 
 def test_what_models_and_users_write_is_escaped(sweep, tmp_path):
