@@ -28,9 +28,9 @@ def print_all(content: dict[str, Any]) -> None:
 def fastest_columns(metric: str) -> list[Column]:
     """How to read ``fastest_rows``."""
     title = METRIC_TITLES[HEADLINE[metric]]
-    meaning = "speedup over the large model alone, quality, setting; the lower end of its interval counts"
+    meaning = "here and to the right: speedup over the large model alone, quality, in brackets what varies in a system"
     losses = [
-        Column(f"at most {loss:g} {title} lost", meaning, itemgetter(place))
+        Column(f"at most {loss:g} {title} lost", meaning if place == 1 else "", itemgetter(place))
         for place, loss in enumerate(LOSSES, start=1)
     ]
     last = Column("fastest of all", "whatever it loses", itemgetter(len(LOSSES) + 1))
