@@ -7,6 +7,7 @@ tempered distributions. Knows nothing of drafts.
 
 from __future__ import annotations
 
+import math
 from typing import Literal, assert_never, get_args
 
 import torch
@@ -16,9 +17,6 @@ from bild.types import Scores, Steps
 
 Rule = Literal["chow", "diff", "opt", "token_v1", "token_v2", "token_v3", "bild"]
 RULES: tuple[Rule, ...] = get_args(Rule)
-JUDGING: tuple[Rule, ...] = ("bild", "token_v3")
-"""Those that let nothing stand that the large model rules out. To most others a small model that is sure is right, to
-token_v2 anything is where the large one is unsure."""
 
 
 def defers(rule: Rule, alpha: float, small: Steps, large: Scores) -> Tensor:
@@ -48,6 +46,27 @@ def defers(rule: Rule, alpha: float, small: Steps, large: Scores) -> Tensor:
             return large.plain < large_sure - alpha
         case "token_v3":
             return large.plain < (1 - alpha) * large_sure
+    assert_never(rule)
+
+
+def judges(rule: Rule, alpha: float) -> bool:
+    """Whether a token that the large model rules out is deferred on, however sure the small model is of it.
+
+    Then q(v) = 1, p(v) = 0 and the total variation is 1, while max p may be anything above 0: the rules that compare it
+    with max q defer for certain where the difference that they ask for cannot be had, those that look at p(v) up to the
+    alpha at which nothing is too improbable for them.
+    """
+    match rule:
+        case "chow":
+            return alpha < 0
+        case "diff" | "opt" | "token_v1":
+            return alpha <= -1
+        case "token_v2":
+            return alpha <= 0
+        case "token_v3":
+            return alpha < 1
+        case "bild":
+            return alpha < math.inf
     assert_never(rule)
 
 

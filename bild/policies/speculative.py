@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,7 +36,7 @@ class Speculative(AdaptiveDrafts):
     """in [0, 1), 0 = lossless"""
     beta: float | Literal["normalized"] | None = None
     """what replaces a rejected token is drawn from max(0, p / beta - q): None = 1, as in Leviathan et al.; a number
-    >= 1 - lenience; "normalized" = at every position the one of ``normalizer``, for sampling with lenience"""
+    >= 1 - lenience, finite; "normalized" = at every position the one of ``normalizer``, for sampling with lenience"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,8 +46,8 @@ class Speculative(AdaptiveDrafts):
         if isinstance(self.beta, str):
             if self.beta != "normalized":
                 raise ValueError(f"beta={self.beta!r} must be 'normalized', a number or None")
-        elif self.beta is not None and not self.beta >= 1 - self.lenience:
-            raise ValueError(f"beta={self.beta} must be at least 1 - lenience = {1 - self.lenience:g}")
+        elif self.beta is not None and not 1 - self.lenience <= self.beta < math.inf:
+            raise ValueError(f"beta={self.beta} must be at least 1 - lenience = {1 - self.lenience:g}, and finite")
 
     @property
     def max_draft(self) -> int:

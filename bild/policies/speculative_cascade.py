@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bild.policies.adaptive import AdaptiveDrafts
 from bild.policies.base import check_choice, check_draft_length, check_number
-from bild.policies.deferral import JUDGING, RULES, Rule, defers, greedy_mixture, mixture
+from bild.policies.deferral import RULES, Rule, defers, greedy_mixture, judges, mixture
 from bild.policies.speculation import accepted, concluded, leading, residual
 from bild.tensors import at
 from bild.types import Draft, Scores, Verdict
@@ -52,7 +52,7 @@ class SpeculativeCascade(AdaptiveDrafts):
 
     @property
     def verifies_all(self) -> bool:
-        return self.rule in JUDGING
+        return judges(self.rule, self.alpha)
 
     @property
     def looks_ahead(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -11,19 +12,23 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig
 
 import bild
-from bild.policies.deferral import JUDGING, RULES
+from bild.policies.deferral import RULES
+from bild.sampling import Sampler
 from bild.sources.guess import GuessRunner
+from bild.types import Draft, Scores, Steps
 from tests.bild.families import family_pair
 from tests.bild.models import EOS, START, VOCAB, sources, tiny_t5
 
 EXACT = bild.BigLittle(rollback=0.0, verify_eos=True)
 BIGRAM = bild.Bigram({token: 2 + (5 * token) % (VOCAB - 2) for token in range(0, VOCAB, 2)})
+JUDGING = {"chow": -0.01, "diff": -1.0, "opt": -1.0, "token_v1": -1.0, "token_v2": 0.0, "token_v3": 0.5, "bild": 0.5}
+NEVER = {"bild": math.inf}
 VERIFYING = [
     bild.BigLittle(rollback=1.0, verify_eos=True),
     bild.Speculative(),
     bild.Speculative(lenience=0.5),
     bild.OracleMixing(threshold=0.1),
-    *(bild.SpeculativeCascade(rule=rule, alpha=0.5, bonus="large") for rule in JUDGING),
+    *(bild.SpeculativeCascade(rule=rule, alpha=alpha, bonus="large") for rule, alpha in JUDGING.items()),
 ]
 SOURCES = [bild.PromptLookup(), bild.PromptLookup(max_ngram=2, min_ngram=2), BIGRAM]
 
@@ -216,7 +221,7 @@ def test_a_policy_that_looks_ahead_is_refused():
 @pytest.mark.parametrize("policy", [
     bild.BigLittle(), bild.BigLittle(rule="authors"), bild.BigLittle(rollback=float("inf"), verify_eos=True),
     bild.TokenCascade(alpha=0.5), bild.OracleDiff(alpha=0.3), bild.OracleMixing(threshold=0),
-    *(bild.SpeculativeCascade(rule=rule, alpha=0.2, bonus="large") for rule in sorted({*RULES} - {*JUDGING})),
+    *(bild.SpeculativeCascade(rule=rule, alpha=NEVER.get(rule, 1.0), bonus="large") for rule in RULES),
 ], ids=str)  # fmt: skip
 def test_guesses_are_refused_where_a_token_may_stand_unverified(source, policy):
     """A guess is sure of itself whatever it is worth; a model that drafts, such as an early exit, is not."""
@@ -234,3 +239,24 @@ def test_no_guess_stands_that_the_large_model_finds_impossible(policy, wrong):
     table = bild.Bigram(dict.fromkeys(range(VOCAB), wrong))
     out = go(table, policy, generation_config=GenerationConfig(sequence_bias={(wrong,): -50.0}))
     assert all(row.drafted > 0 and row.accepted == 0 and row.tokens == 4 for row in out.stats)
+
+
+@pytest.mark.parametrize("sampler", [Sampler(), Sampler(do_sample=True), Sampler(do_sample=True, top_k=9)], ids=str)
+@pytest.mark.parametrize("rule", RULES)
+def test_a_cascade_verifies_everything_where_no_large_model_lets_the_impossible_stand(rule, sampler):
+    """Whether the large model is sure of another token, of none among thousands, or of anything between."""
+    large = torch.zeros(6, 2, 4096, dtype=torch.float64)
+    large[..., 7] = torch.tensor([0.0, 2.0, 4.0, 6.0, 8.0, 99.0]).unsqueeze(-1)
+    large[..., 5] = -math.inf
+    small = torch.full_like(large, -math.inf)
+    small[..., 5] = 0.0
+    nowhere = torch.zeros(6, dtype=torch.bool)
+    draft = Draft(
+        tokens=torch.full((6, 1), 5), n_drafted=torch.ones(6, dtype=torch.long), stopped=nowhere, looked_ahead=nowhere,
+        token_probs=torch.ones(6, 1), small=Steps([Scores(small, small, sampler)], 2, 4096),
+    )  # fmt: skip
+    uniforms = None if sampler.greedy else torch.full((6, 2), 1e-6)
+    for alpha in (-math.inf, -2.0, -1.0, -0.99, -0.5, -0.01, 0.0, 0.01, 0.5, 0.99, 1.0, 1.5, math.inf):
+        policy = bild.SpeculativeCascade(rule=rule, alpha=alpha, bonus="large")
+        verdict = policy.verify(draft, Scores(large, large, sampler), uniforms)
+        assert policy.verifies_all == (verdict.n_accepted == 0).all().item(), alpha

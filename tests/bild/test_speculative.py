@@ -279,6 +279,7 @@ def test_steps_that_were_taken_at_once_are_those_that_were_taken_one_by_one(cuts
         ({"beta": 0.5}, r"beta=0.5 must be at least 1 - lenience = 1"),
         ({"beta": 0.5, "lenience": 0.4}, r"at least 1 - lenience = 0.6"),
         ({"beta": math.nan}, r"beta=nan must be at least"),
+        ({"beta": math.inf}, r"beta=inf must be at least .*, and finite"),
     ],
 )
 def test_ranges(arguments, message):
