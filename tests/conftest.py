@@ -1,10 +1,13 @@
-"""One thread: tiny models gain nothing from more, and results stay the same on every machine. Tests that need a GPU are
-left out where there is none."""
+"""One thread: tiny models gain nothing from more, and results stay the same on every machine. No property has a
+deadline: a busy machine is not a wrong program. Tests that need a GPU are left out where there is none."""
 
+import hypothesis
 import pytest
 import torch
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("bild", deadline=None)
+hypothesis.settings.load_profile("bild")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

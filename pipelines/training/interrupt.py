@@ -23,7 +23,7 @@ class Interrupt:
     """Remembers the first signal; a second one ends the process at once, as without this class.
 
     Args:
-        processes: how many train together; if several, nothing is dropped halfway, since the others would wait.
+        processes: how many train together.
         announce: whether this process tells what it does.
     """
 
@@ -45,18 +45,24 @@ class Interrupt:
                 signal.signal(number, handler)
 
     @contextmanager
-    def droppable(self) -> Iterator[None]:
-        """Within this block a signal raises ``InterruptError`` at once."""
-        if self._processes > 1:
-            yield
-            return
-        if self.received is not None:
-            raise InterruptError
-        self._droppable = True
+    def droppable(self, device: torch.device) -> Iterator[None]:
+        """Within this block, which waits for no other process, a signal ends it at once. At its end all of them agree.
+
+        Raises:
+            InterruptError: at the end of the block, in every process if one of them got a signal.
+        """
         try:
+            self._droppable = True
+            if self.received is not None:
+                raise InterruptError
             yield
+            self._droppable = False  # here, where a signal that comes in just before is still caught
+        except InterruptError:
+            pass
         finally:
             self._droppable = False
+        if self.agreed(device):
+            raise InterruptError
 
     def agreed(self, device: torch.device) -> bool:
         """Whether any of the processes got a signal; all of them must ask at the same step."""

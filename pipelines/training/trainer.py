@@ -10,7 +10,7 @@ import math
 import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class Trainer(Seq2SeqTrainer):
         objective: what is minimized.
         optimizer: its class and arguments.
         batches: what this process computes, in order.
-        validate: returns metrics named ``eval_*``; called on all processes.
+        validate: returns metrics named ``eval_*``; called on all processes, with a context for what each does alone.
         identity: kept in every checkpoint's manifest.
         notes: text files kept in every checkpoint, by name.
         interrupt: tells when to save and leave.
@@ -53,7 +53,7 @@ class Trainer(Seq2SeqTrainer):
         objective: Objective,
         optimizer: tuple[type[torch.optim.Optimizer], dict[str, Any]],
         batches: MicroBatches,
-        validate: Callable[[], dict[str, float]],
+        validate: Callable[[AbstractContextManager[None]], dict[str, float]],
         identity: dict[str, Any],
         notes: Mapping[str, str],
         interrupt: Interrupt,
@@ -116,10 +116,10 @@ class Trainer(Seq2SeqTrainer):
         Raises:
             InterruptError: a signal arrived.
         """
-        with self._interrupt.droppable(), preserved_random_state(self.args.device), self.accelerator.autocast():
+        with preserved_random_state(self.args.device), self.accelerator.autocast():
             self.model.eval()
             try:
-                metrics = self._validate()
+                metrics = self._validate(self._interrupt.droppable(self.args.device))
             finally:
                 self.model.train()
         self.log(dict(metrics))

@@ -6,6 +6,7 @@ Knows a model, token ids and references; knows nothing about training or checkpo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from operator import mul
 
 import torch
@@ -68,10 +69,13 @@ class Validation:
         return f"eval_{'exits_' if self._exits else ''}{scoring.HEADLINE[self._metric]}"
 
     @torch.no_grad()
-    def __call__(self) -> dict[str, float]:
+    def __call__(self, alone: AbstractContextManager[None]) -> dict[str, float]:
+        """The metrics; ``alone`` is held while this process works on its share and waits for no other."""
         lower = list(self._exits)[:-1]
         drafts = {f"layer{layer}_": bild.EarlyExit(layer) for layer in lower}
-        shares = gather_object([([self._texts(draft) for draft in (None, *drafts.values())], *self._loss())])
+        with alone:
+            mine = ([self._texts(draft) for draft in (None, *drafts.values())], *self._loss())
+        shares = gather_object([mine])
         metrics = {"eval_loss": sum(share[1] for share in shares) / sum(share[2] for share in shares)}
         for place, part in enumerate(("", *drafts)):
             texts = [""] * len(self._references)

@@ -66,7 +66,7 @@ def proposals(runner: GuessRunner, logits: torch.Tensor, widths: list[int]) -> l
     return found
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.randoms(use_true_random=False), st.sampled_from(range(len(SOURCES))), st.booleans())
 def test_the_guess_is_that_of_a_search_over_the_whole_text(rng: random.Random, which: int, has_encoder: bool):
     """Rows that grow, are taken back and begin anew in any order; few tokens, so that most n-grams come again."""

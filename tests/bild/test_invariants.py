@@ -161,7 +161,7 @@ def test_a_batch_is_its_rows_one_by_one(policy, do_sample):
         assert generators[row].get_state().equal(generator.get_state())
 
 
-@settings(deadline=None, max_examples=40, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(
     seed=st.integers(0, 10_000),
     batch_size=st.integers(1, 5),

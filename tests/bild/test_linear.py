@@ -82,7 +82,7 @@ def test_int8_does_not_overflow(limit, monkeypatch):
     torch.testing.assert_close(Int8Linear(weight)(x), x @ weight.T, rtol=1e-6, atol=0)
 
 
-@settings(deadline=None, max_examples=30, derandomize=True)
+@settings(max_examples=30, derandomize=True)
 @given(count=st.integers(1, 40), row=st.integers(0, 39), seed=st.integers(0, 1000), shape=st.sampled_from(SHAPES))
 def test_an_int8_row_is_bitwise_the_same_among_any_neighbours(count, row, seed, shape):
     row %= count

@@ -113,7 +113,7 @@ SETTINGS = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=40, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(setting=SETTINGS, seed=st.integers(0, 10_000), batch_size=st.integers(1, 4), rule=st.sampled_from(list(LOOPS)))
 def test_any_thresholds_lengths_and_batch_sizes_decode_as_the_naive_loop(setting, seed, batch_size, rule):
     if rule == "authors":
@@ -132,7 +132,7 @@ def test_any_thresholds_lengths_and_batch_sizes_decode_as_the_naive_loop(setting
         assert [entry.token_id for entry in traces[row] if entry.reason != "discarded"] == naive.tokens
 
 
-@settings(deadline=None, max_examples=40, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(
     setting=SETTINGS,
     seed=st.integers(0, 10_000),

@@ -41,7 +41,7 @@ def slow_distribution(logits: list[float], temperature: float, top_k: int | None
     return [probs.get(token, 0.0) for token in range(len(logits))]
 
 
-@settings(deadline=None, max_examples=150, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(logits=LOGITS, **OPTIONS)
 def test_the_distribution_is_the_slow_one(logits, temperature, top_k, top_p):
     sampler = Sampler(do_sample=True, temperature=temperature, top_k=top_k, top_p=top_p)
@@ -112,7 +112,7 @@ def test_inverse_cdf_stays_within_the_vocabulary_where_there_is_no_distribution(
     assert bool(((picked >= 0) & (picked < 5)).all())
 
 
-@settings(deadline=None, max_examples=200, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(
     weights=st.lists(st.just(0.0) | st.floats(1e-30, 1.0), min_size=1, max_size=12).filter(lambda w: sum(w) > 0),
     uniform=st.just(1 - 2**-24) | st.just(0.0) | st.floats(0, 1, exclude_max=True, width=32),

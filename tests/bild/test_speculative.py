@@ -165,7 +165,7 @@ def test_batch_is_row_by_row(shortlist):
 # Greedy, on hand-made models
 
 
-@settings(deadline=None, max_examples=30, derandomize=True)
+@settings(max_examples=30, derandomize=True)
 @given(seed=st.integers(0, 10**6), draft_length=st.integers(1, 6), related=st.booleans(), limit=st.integers(1, 9))
 def test_any_draft_gives_the_large_models_choice(seed, draft_length, related, limit):
     larges = [hashed(seed + row, 6) for row in range(3)]

@@ -81,7 +81,7 @@ text = st.text(st.characters(blacklist_categories=("Cs",)), min_size=1).filter(s
 
 
 @given(pairs=st.lists(st.tuples(text, text), min_size=1, max_size=8))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_survives_json_lines(tmp_path, pairs):
     path = write(tmp_path / "any.jsonl", jsonl(nested(pairs)))
     assert [(row["source"], row["target"]) for row in files.load(path, COLUMNS)] == pairs

@@ -83,7 +83,7 @@ letters = st.characters(blacklist_categories=("Cs", "Cc", "Zs", "Zl", "Zp", "Cn"
 
 
 @given(st.text(letters, max_size=20))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_word_is_read_back(text):
     tokenizer = small()
     assert read_back(tokenizer, text) == unicodedata.normalize("NFC", text)

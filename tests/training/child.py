@@ -118,9 +118,10 @@ def _small_disk() -> None:
 def _slow_evaluation() -> None:
     """Every evaluation lasts until a signal comes."""
 
-    def sleep(self: Any) -> dict[str, float]:
-        print("evaluating", flush=True)
-        time.sleep(60)
+    def sleep(self: Any, alone: contextlib.AbstractContextManager[None]) -> dict[str, float]:
+        with alone:
+            print("evaluating", flush=True)
+            time.sleep(60)
         return {}
 
     from pipelines.training.validation import Validation

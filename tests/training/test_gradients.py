@@ -1,9 +1,6 @@
 """An update is the same however it is cut up: into accumulated pieces, over processes."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +9,8 @@ import safetensors.torch
 import torch
 from transformers import Trainer
 
+from tests.launch import launched
 from tests.training import tiny
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def exact_run(out: Path, accumulation: int, layers: int = 1, **settings: object) -> None:
@@ -70,16 +66,11 @@ def test_accumulated_pieces_make_the_same_update(accumulation, in_one_piece, tmp
 
 def test_two_processes_make_the_same_update(in_one_piece, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    # Without a GPU, --multi_gpu is how accelerate starts two plain processes (gloo); --cpu would ask for MPI.
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command = [*launch, "--main_process_port", "0", "-m", "tests.training.two_processes", str(out), "2"]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=280
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    with launched(tmp_path, "tests.training.two_processes", "exact", str(out)) as both:
+        assert both.wait(280) == 0, both.printed()
     assert_same(out, in_one_piece)
     assert len(list((out / "checkpoint-5").glob("rng_state_*.pth"))) == 2
-    one_printed_line = [line for line in done.stdout.splitlines() if "step 5/5  loss" in line]
+    one_printed_line = [line for line in both.printed().splitlines() if "step 5/5  loss" in line]
     assert len(one_printed_line) == 1
 
 
