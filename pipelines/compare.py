@@ -7,11 +7,12 @@ python -m pipelines.compare task=multi30k systems.cascade_diff=null
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from pipelines.cli import UserError, entry
+from pipelines.cli import UserError, check_whole, entry
 from pipelines.evaluation.command import check, introduce, load_rows, naming, settings_of
 
 
@@ -29,6 +30,7 @@ def main(config: DictConfig) -> None:
     from pipelines.evaluation.run import describe_task
 
     check(config)
+    check_whole("seeds", config.seeds)
     temperatures = checked_temperatures(config.temperatures)
     task = instantiated(config, "task")
     chosen = points(config.systems)
@@ -37,7 +39,7 @@ def main(config: DictConfig) -> None:
     dataset = load_rows(config, task)
     pair = load_pair(config, task)
     introduce(config, task, dataset, pair)
-    settings = settings_of(config)
+    settings = replace(settings_of(config), seeds=config.seeds)
     try:
         done = compare(pair, task, dataset, chosen, written, temperatures, settings)
     except KeyboardInterrupt:

@@ -80,14 +80,14 @@ def alignment_table(content: dict[str, Any]) -> str:
 
 
 def comparison_table(content: dict[str, Any]) -> str:
-    """The fastest setting of each system within a loss of quality, at each temperature, and how it was measured."""
+    """What each system gives at a loss of quality and at a speed, at each temperature, and how it was measured."""
     from pipelines.comparison import tables
 
     text = ""
     for panel in content["panels"]:
-        columns = tables.fastest_columns(content["task"]["metric"])
+        columns = tables.system_columns(content["task"]["metric"], panel)
         columns[0] = replace(columns[0], title=tables.heading(panel))
-        text += _table(columns, tables.fastest_rows(panel)) + "\n"
+        text += _table(columns, tables.system_rows(panel)) + "\n"
     return f"{text}{_provenance({**content, 'run': content['panels'][0]['run']})}\n"
 
 

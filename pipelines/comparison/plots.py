@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.comparison.systems import spoken
-from pipelines.comparison.tables import BASELINES, heading, systems
+from pipelines.comparison.tables import BASELINES, equal_in_law, heading, systems
 from pipelines.decoding.scoring import HEADLINE
 from pipelines.evaluation.plots import INK, empty_figures, svg_text
 from pipelines.evaluation.table import METRIC_TITLES
@@ -23,9 +24,10 @@ PAPER = ("#1b1f24", "#ffffff")
 def plane(content: dict[str, Any]) -> str:
     """An ``<svg>`` element: a picture for each temperature, side by side, one line a system. Its ink is the page's."""
     panels = content["panels"]
-    figure, pictures = empty_figures(5.2 * len(panels) + 0.4, 6.4, len(panels))
+    figure, pictures = empty_figures(7.6 * len(panels) + 0.4, 8.4, len(panels))
+    names = list(dict.fromkeys(name for panel in panels for same in systems(panel) for name in same))
     for axes, panel in zip(pictures, panels, strict=True):
-        _draw(axes, panel)
+        _draw(axes, panel, names)
         axes.set_title(heading(panel), color=INK, fontsize=10)
         axes.set_xlabel("time per example, large model alone = 1  (left is faster)")
     pictures[0].set_ylabel(METRIC_TITLES[HEADLINE[content["task"]["metric"]]])
@@ -34,7 +36,7 @@ def plane(content: dict[str, Any]) -> str:
         shown, labels = axes.get_legend_handles_labels()
         handles |= dict(zip(labels, shown, strict=True))
     figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=8, labelcolor=INK
+        handles.values(), handles.keys(), loc="outside lower center", ncols=5, frameon=False, fontsize=8, labelcolor=INK
     )
     return svg_text(figure)
 
@@ -47,24 +49,68 @@ def standalone(picture: str) -> str:
     return f'{head} style="color: {ink}">{page}{rest}'.replace("currentColor", ink)
 
 
-def _draw(axes: Axes, panel: dict[str, Any]) -> None:
-    for entry in panel["methods"]:
-        if entry["method"] in BASELINES:
-            _baseline(axes, entry)
-    for index, system in enumerate(systems(panel)):
-        members = [entry for entry in panel["methods"] if entry["system"] == system]
-        points = sorted((1 / entry["latency"]["speedup"]["value"], entry["quality"]["score"]) for entry in members)
+def front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """The places of the (time, quality) that no other one beats in both, fastest first."""
+    found: list[int] = []
+    for place in sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1])):
+        if not found or points[place][1] > points[found[-1]][1]:
+            found.append(place)
+    return found
+
+
+def _draw(axes: Axes, panel: dict[str, Any], names: Sequence[str]) -> None:
+    """``names``: of all systems of the picture; its place there is a system's colour, marker and line."""
+    large = next(entry["quality"]["score"] for entry in panel["methods"] if entry["method"] == "large")
+    alone = [entry for entry in panel["methods"] if entry["method"] in BASELINES]
+    told = [(_point(entry, large, panel), entry["label"]) for entry in alone]
+    for same, members in systems(panel).items():
+        index = names.index(same[0])
+        points = sorted((*_point(entry, large, panel), entry["setting"]) for entry in members)
+        colour = COLOURS[index % len(COLOURS)]
         axes.plot(
-            [time for time, _ in points],
-            [quality for _, quality in points],
-            color=COLOURS[index % len(COLOURS)],
+            [time for time, _, _ in points],
+            [quality for _, quality, _ in points],
+            color=colour,
             marker=MARKERS[index % len(MARKERS)],
             linestyle=LINES[index // len(COLOURS) % len(LINES)],
             markersize=5,
             linewidth=1,
-            label=spoken(system),
+            label=" = ".join(map(spoken, same)),
         )
+        for time, quality, setting in points:
+            _beside(axes, time, quality, setting, color=colour, fontsize=5.5, place=(3, -6))
+            told.append(((time, quality), f"{spoken(same[0])} {setting}".strip()))
+    _front(axes, told)
+    for entry in alone:
+        _baseline(axes, entry)
     axes.margins(x=0.06, y=0.06)
+
+
+def _point(entry: dict[str, Any], large: float, panel: dict[str, Any]) -> tuple[float, float]:
+    """Time and quality; what is equal in law to the large model has its quality."""
+    quality = large if equal_in_law(entry, panel) else entry["quality"]["score"]
+    return 1 / entry["latency"]["speedup"]["value"], quality
+
+
+def _front(axes: Axes, told: Sequence[tuple[tuple[float, float], str]]) -> None:
+    """What nothing beats in both time and quality, by name."""
+    best = [told[place] for place in front([point for point, _ in told])]
+    axes.plot(
+        [time for (time, _), _ in best],
+        [quality for (_, quality), _ in best],
+        drawstyle="steps-post",
+        color=INK,
+        alpha=0.18,
+        linewidth=5,
+        zorder=0,
+        label="nothing is better and faster",
+    )
+    for (time, quality), name in best:
+        _beside(axes, time, quality, name, color=INK, fontsize=7, place=(-5, 5), ha="right")
+
+
+def _beside(axes: Axes, time: float, quality: float, text: str, place: tuple[float, float], **style: Any) -> None:
+    axes.annotate(text, (time, quality), textcoords="offset points", xytext=place, **style)
 
 
 def _baseline(axes: Axes, entry: dict[str, Any]) -> None:

@@ -14,7 +14,6 @@ from markupsafe import Markup
 from pipelines.comparison import plots, tables
 from pipelines.evaluation.report import cells, page_template
 from pipelines.evaluation.results import SCHEMA, joined_name
-from pipelines.evaluation.table import main_columns
 from pipelines.files import write_json, write_text
 
 KIND = "comparison"
@@ -47,8 +46,9 @@ def page(content: dict[str, Any], picture: str) -> str:
     sections = [
         {
             "heading": tables.heading(panel),
-            "fastest": cells(tables.fastest_columns(metric), tables.fastest_rows(panel)),
-            "all": cells(main_columns(metric), panel["methods"]),
+            "systems": cells(tables.system_columns(metric, panel), tables.system_rows(panel)),
+            "all": cells(tables.all_columns(metric, panel), panel["methods"]),
+            "seeds": len(panel["run"].get("seeds", [0])),  # older results tell of none
             "left_out": panel["left_out"],
             "cost_ratio": panel["cost_ratio"],
         }
@@ -56,5 +56,8 @@ def page(content: dict[str, Any], picture: str) -> str:
     ]
     template = page_template(Path(__file__).parent, "comparison.html.j2")
     return template.render(
-        content=content, sections=sections, picture=Markup(picture), what_they_do=tables.what_they_do(content)
+        content=content,
+        sections=sections,
+        picture=Markup(picture),
+        what_they_do=tables.what_they_do(content),
     )

@@ -5,18 +5,20 @@ Knows a loaded pair, a task's rows and points; knows nothing about Hydra, tables
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, replace
 from functools import partial
 from typing import Any
 
 from datasets import Dataset
 
+from pipelines.comparison.equal_time import best_at_speedups
 from pipelines.comparison.systems import Point
 from pipelines.data.task import Task
 from pipelines.decoding.decode import Decoding
 from pipelines.decoding.grid import possible
 from pipelines.decoding.pair import Pair, drafted_by
+from pipelines.decoding.rows import DecodedRow
 from pipelines.evaluation.bench import Settings
 from pipelines.evaluation.results import policy_fields
 from pipelines.evaluation.run import baselines, measure
@@ -60,19 +62,23 @@ def compare(
         others = {name: pair_of(point) for name, point in named.items() if point.drafts is not None}
         done = measure(pair, task, dataset, policies, written, settings, others)
         logs.append(done.timing_log)
+        first_alike = alike(done.decoded)
         methods = []
         for entry in done.content["methods"]:
-            point = named.get(entry["method"])
-            told = {"system": entry["method"], "setting": "", "policy": None, "drafts": None, "label": entry["label"]}
+            name = entry["method"]
+            point = named.get(name)
+            told = {"system": name, "setting": "", "policy": None, "drafts": None, "label": entry["label"]}
             if point is not None:
                 told = {
                     "system": point.system,
                     "setting": point.setting,
                     "policy": policy_fields(point.policy),
-                    "drafts": asdict(others[point.name].described["small"]) if point.name in others else None,
-                    "label": point.name,
+                    "drafts": asdict(others[name].described["small"]) if name in others else None,
+                    "label": name,
                 }
-            methods.append({**told, **{name: entry[name] for name in KEPT}})
+            told |= {"lossless": policies[name].lossless, "same_rows_as": first_alike[name]}
+            methods.append({**told, **{kept: entry[kept] for kept in KEPT}})
+        own = [entry for entry in methods if entry["method"] in named]
         panels.append(
             {
                 "temperature": temperature,
@@ -80,11 +86,23 @@ def compare(
                 "run": done.content["run"],
                 "cost_ratio": done.content["cost_ratio"],
                 "methods": methods,
+                "best_at": best_at_speedups(own, done.statistics, task.metric, decoding.seed),
                 "left_out": reasons,
             }
         )
     models = {role: asdict(model) for role, model in pair.described.items()}
     return Compared({"models": models, "panels": panels}, logs)
+
+
+def alike(decoded: Mapping[str, Sequence[DecodedRow]]) -> dict[str, str | None]:
+    """By method the first one before it that wrote the same tokens in the same steps in every row; None = none."""
+    first: dict[Any, str] = {}
+    found: dict[str, str | None] = {}
+    for name, rows in decoded.items():
+        written = tuple((tuple(row.tokens), astuple(row.stats)) for row in rows)
+        found[name] = first.get(written)
+        first.setdefault(written, name)
+    return found
 
 
 class _Pairs:

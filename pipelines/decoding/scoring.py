@@ -100,13 +100,16 @@ def quality(metric: str, statistics: np.ndarray) -> Quality:
 
 
 def aggregate(metric: str, statistics: np.ndarray) -> dict[str, float]:
-    """The scores, 0 to 100, of the texts behind some rows of statistics.
+    """The scores, 0 to 100, of the texts behind (N, k) rows of statistics; of S texts a row, (N, S, k), the mean of S
+    scores.
 
     BLEU is a function of the summed n-gram counts, so that it equals sacrebleu's corpus score; the others are means.
     """
     if metric in _MEANS:
-        return {name: float(value) for name, value in zip(_MEANS[metric], statistics.mean(0), strict=True)}
-    return {"bleu": _compute_bleu(statistics.sum(0), effective_order=False)}
+        means = statistics.reshape(-1, statistics.shape[-1]).mean(0)
+        return {name: float(value) for name, value in zip(_MEANS[metric], means, strict=True)}
+    corpora = np.atleast_2d(statistics.sum(0))
+    return {"bleu": float(np.mean([_compute_bleu(counts, effective_order=False) for counts in corpora]))}
 
 
 def row_scores(metric: str, statistics: np.ndarray) -> np.ndarray:
@@ -170,7 +173,9 @@ def paired_bootstrap(
 def quality_difference(metric: str, before: np.ndarray, after: np.ndarray, seed: int) -> Interval:
     """How much better ``after`` is than ``before``, in points of the headline score, with its interval.
 
-    Both are ``row_statistics`` (N, k) of the same examples.
+    Both are ``row_statistics`` of the same examples, (N, k), or (N, S, k) of S texts that were drawn for each. The
+    interval then holds the spread of these draws, too: a row is resampled with all of its draws, and what is drawn for
+    one row says nothing of the next.
     """
 
     def difference(old: np.ndarray, new: np.ndarray) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -34,6 +34,8 @@ class Settings:
     """examples to time; None = all"""
     cache: Path
     """folder of decoded texts and of timings in progress"""
+    seeds: int = 1
+    """texts of each row that are scored where texts are drawn, each from a seed of its own"""
 
 
 class Bench:
@@ -58,6 +60,12 @@ class Bench:
         other = copy.copy(self)
         other._pair = pair
         other.decoder = pair.decoder(self.decoder.decoding)
+        return other
+
+    def seeded(self, seed: int) -> Bench:
+        """The same rows for the same pair, drawn from another seed."""
+        other = copy.copy(self)
+        other.decoder = self._pair.decoder(replace(self.decoder.decoding, seed=seed))
         return other
 
     def key(self, policy: Policy) -> str:

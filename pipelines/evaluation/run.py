@@ -15,6 +15,7 @@ from datasets import Dataset
 
 import bild
 from bild.policies.base import Policy
+from bild.sampling import Sampler
 from bild.sources.base import DraftSource
 from pipelines.data.task import Task, fingerprint
 from pipelines.decoding import scoring
@@ -36,6 +37,9 @@ class Measured:
     content: dict[str, Any]
     """the sections of a result that depend on it: models, decoding, run, methods, cost_ratio"""
     decoded: dict[str, list[DecodedRow]]
+    """of the first seed"""
+    statistics: dict[str, np.ndarray]
+    """(N, S, k) ``scoring.row_statistics`` of what was written from each of S seeds"""
     timings: dict[str, list[Timing]]
     """of the timed examples, by row"""
     timing_log: TimingLog
@@ -78,7 +82,8 @@ def measure(
     """Decode, score and time any number of methods by name, ``baselines`` among them.
 
     Every method writes the whole split in batches (kept in ``settings.cache`` by fingerprint, so that a sweep writes
-    its baselines once); then all of them decode the timed examples one by one, taking turns.
+    its baselines once); then all of them decode the timed examples one by one, taking turns. Texts that are drawn are
+    scored for ``settings.seeds`` seeds from the decoding's on; counts, rates and times are those of the first.
 
     Args:
         others: pairs of the same large model, of the methods that another small side than the pair's drafts for.
@@ -88,8 +93,14 @@ def measure(
     for name, one in policies.items():
         benches[name].decoder.check(one)
     log = bench.log({name: benches[name].key(one) for name, one in policies.items()})
+    seeds = _seeds(decoding, settings)
+    references = list(dataset["target"])
+    decoded, statistics = {}, {}
     with log.held():
-        decoded = {name: benches[name].written(one, _label(name, one)) for name, one in policies.items()}
+        for name, one in policies.items():
+            draws = [benches[name].seeded(seed).written(one, _label(name, one)) for seed in seeds]
+            scored = [scoring.row_statistics(task.metric, [row.text for row in rows], references) for rows in draws]
+            decoded[name], statistics[name] = draws[0], np.stack(scored, axis=1)
         timings = bench.timed(policies, log, benches)
     content = {
         "models": {role: asdict(model) for role, model in pair.described.items()},
@@ -97,10 +108,11 @@ def measure(
         "run": {
             **bench.described(timings.values()),
             "shortened": count_cut(dataset["source"], bench.inputs, pair.tokenizer, task),
+            "seeds": list(seeds),
         },
-        **_numbers(policies, decoded, timings, task, dataset, bench.decoder.eos, decoding.seed, others),
+        **_numbers(policies, decoded, statistics, timings, task.metric, bench.decoder.eos, decoding.seed, others),
     }
-    return Measured(content, decoded, timings, log)
+    return Measured(content, decoded, statistics, timings, log)
 
 
 def baselines(pair: Pair) -> dict[str, Policy]:
@@ -132,23 +144,24 @@ def describe_task(task: Task, dataset: Dataset, split: str, limit: int | None) -
     }
 
 
+def _seeds(decoding: Decoding, settings: Settings) -> range:
+    """Of the texts that are scored; nothing is drawn where decoding is greedy."""
+    sampler = Sampler(do_sample=decoding.do_sample, temperature=decoding.temperature)
+    return range(decoding.seed, decoding.seed + (1 if sampler.greedy else settings.seeds))
+
+
 def _numbers(
     policies: Mapping[str, Policy],
     decoded: dict[str, list[DecodedRow]],
+    statistics: dict[str, np.ndarray],
     timings: dict[str, list[Timing]],
-    task: Task,
-    dataset: Dataset,
+    metric: str,
     eos: Sequence[int],
     seed: int,
     others: Collection[str],
 ) -> dict[str, Any]:
     """The sections "methods" and "cost_ratio"."""
     c = _cost_ratio(decoded, timings)
-    references = list(dataset["target"])
-    statistics = {
-        name: scoring.row_statistics(task.metric, [row.text for row in rows], references)
-        for name, rows in decoded.items()
-    }
     entries = []
     for name, policy in policies.items():
         total = measures.counts(decoded[name])
@@ -157,7 +170,7 @@ def _numbers(
                 "method": name,
                 "label": _label(name, policy),
                 "summary": results.policy_summary(policy),
-                "quality": quality_entry(task.metric, statistics[name], statistics["large"], seed),
+                "quality": quality_entry(metric, statistics[name], statistics["large"], seed),
                 "counts": total,
                 "written_by": measures.written_by(decoded[name]),
                 "rates": measures.rates(decoded[name], decoded["large"], eos),
@@ -180,7 +193,8 @@ def _cost_ratio(decoded: dict[str, list[DecodedRow]], timings: dict[str, list[Ti
 
 
 def quality_entry(metric: str, statistics: np.ndarray, large: np.ndarray, seed: int) -> dict[str, Any]:
-    """What an entry says of quality: the scores behind (N, k) ``row_statistics``, and beside the large model's."""
+    """What an entry says of quality: the scores behind ``row_statistics``, (N, k) or (N, S, k) of S texts a row, and
+    beside the large model's."""
     quality = scoring.quality(metric, statistics)
     difference = scoring.quality_difference(metric, large, statistics, seed)
     return {"score": quality.headline, **asdict(quality), "difference_to_large": asdict(difference)}

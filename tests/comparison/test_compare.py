@@ -11,14 +11,13 @@ from omegaconf import OmegaConf
 
 import bild
 from bild.policies.calm import CONFIDENCES
+from bild.policies.deferral import RULES
 from pipelines import compare
 from pipelines.cli import UserError
-from pipelines.comparison import plots, tables
 from pipelines.comparison.systems import points
 from pipelines.decoding.decode import BatchDecoder, Decoding
 from pipelines.decoding.grid import possible
 from pipelines.evaluation import latency
-from pipelines.evaluation.plots import empty_figures
 from tests.conf import composed
 from tests.evaluation.conftest import models, overrides, pair, pair_folder, tokenizer  # noqa: F401 (fixtures)
 
@@ -44,7 +43,7 @@ def found(folder: Path) -> tuple[Path, dict]:
 
 
 def test_every_system_at_every_temperature(command, tmp_path, capsys):
-    compare.main(composed("compare", *command))
+    compare.main(composed("compare", *command, "seeds=2"))
     path, content = found(tmp_path / "results")
     greedy, sampled = content["panels"]
     assert (greedy["temperature"], sampled["temperature"]) == (0, 1)
@@ -66,6 +65,9 @@ def test_every_system_at_every_temperature(command, tmp_path, capsys):
     assert by_name["large"]["latency"]["speedup"]["value"] == 1
     decodings = [(panel["decoding"]["do_sample"], panel["decoding"]["temperature"]) for panel in (greedy, sampled)]
     assert decodings == [(False, 0), (True, 1)]
+    assert (greedy["run"]["seeds"], sampled["run"]["seeds"]) == ([0], [0, 1]), "greedy texts are written once"
+    assert [entry["method"] for entry in greedy["methods"] if entry["lossless"]] == ["large", "speculative here"]
+    assert {entry["same_rows_as"] for entry in greedy["methods"]} <= {None, *names}
     out = capsys.readouterr().out
     assert "left out: authors here" in out
     assert out.splitlines()[-1].endswith(".html")
@@ -121,14 +123,29 @@ def test_systems_that_bring_what_drafts_for_them(command, tmp_path):
     assert reasons["bigram"].startswith("the bigram table is counted in training targets, but")
 
 
-def test_the_plane_with_a_model_that_can_be_left_early():
+def test_one_plane_has_every_system():
+    """All that policies can be told to be. The oracles, which cost more than the large model, are for analysis."""
     config = composed("compare", "experiment=compare_early_exit", "task=multi30k")
     made = points(config.systems)
+    policies = [point.policy for point in made]
+    alone = {bild.LargeOnly, bild.OracleDiff, bild.OracleMixing}
+    assert {type(policy) for policy in policies} == {
+        one for one in vars(bild).values() if isinstance(one, type) and issubclass(one, bild.Policy)
+    } - alone - {bild.Policy}
+
+    def said(kind: type, field: str) -> set:
+        return {getattr(policy, field) for policy in policies if isinstance(policy, kind)}
+
+    assert said(bild.SpeculativeCascade, "rule") == set(RULES)
+    assert said(bild.Calm, "confidence") == set(CONFIDENCES)
+    assert said(bild.BigLittle, "rule") == {"paper", "authors"}
+    assert said(bild.BigLittle, "verify_eos") == {True, False}
+    assert said(bild.Speculative, "beta") == {None, "normalized"}
+    assert len(said(bild.SequenceCascade, "quantile") - {None}) == 1
     assert len({point.name for point in made}) == len(made)
     brought = {point.system: point.drafts for point in made if point.drafts is not None}
     assert brought.keys() == {"prompt_lookup", "bigram", "first_layer_alone", "early_exit", "early_exit_exact"}
     assert brought["early_exit"].layers in config.large.exits
-    assert {point.policy.confidence for point in made if point.system.startswith("calm")} == set(CONFIDENCES)
     assert brought["bigram"].outputs == "checkpoints/multi30k/tiny-large-early-exit-outputs"
 
 
@@ -144,9 +161,9 @@ def test_a_killed_comparison_goes_on(command, tmp_path, monkeypatch):
 
     monkeypatch.setattr(latency, "_time", dies)
     with pytest.raises(KeyboardInterrupt):
-        compare.main(composed("compare", *command, "temperatures=[0]"))
+        compare.main(composed("compare", *command, "temperatures=[1]", "seeds=2"))
     decoded.clear()
-    monkeypatch.setattr(bild, "generate", None)  # the texts are there, and so is the first row's time
+    monkeypatch.setattr(bild, "generate", None)  # the texts of both seeds are there, and so is the first row's time
 
     def second(decoder, policy, name, inputs, row):
         decoded.append(row)
@@ -155,7 +172,7 @@ def test_a_killed_comparison_goes_on(command, tmp_path, monkeypatch):
 
     monkeypatch.setattr(latency, "_time", second)
     monkeypatch.setattr(latency, "_warm", lambda *_: None)
-    compare.main(composed("compare", *command, "temperatures=[0]"))
+    compare.main(composed("compare", *command, "temperatures=[1]", "seeds=2"))
     assert len(decoded) == 1
     _, content = found(tmp_path / "results")
     assert content["panels"][0]["run"]["timed_examples"] == 2
@@ -208,77 +225,10 @@ def test_what_mode_or_pair_cannot_do_is_left_out_by_name(pair):  # noqa: F811
         ("temperatures=1", "temperatures=1: give a list"),
         ("split=nowhere", "split"),
         ("latency_limit=0", "latency_limit=0"),
+        ("seeds=0", "seeds=0: must be a whole number of at least 1"),
     ],
 )
 def test_mistakes_are_one_line_before_any_model_loads(override, told, monkeypatch, tmp_path):
     monkeypatch.setattr("pipelines.decoding.pair.load_pair", None)
     with pytest.raises(UserError, match=told):
         compare.main(composed("compare", override, f"out={tmp_path}"))
-
-
-NOISE = 0.5
-
-
-def entry(system: str, setting: str, speedup: float, quality: float) -> dict:
-    return {
-        "method": f"{system} {setting}".strip(),
-        "system": system,
-        "setting": setting,
-        "label": system,
-        "quality": {"score": quality, "difference_to_large": {"low": quality - 30 - NOISE}},
-        "latency": {"speedup": {"value": speedup}},
-    }
-
-
-PANEL = {
-    "temperature": 0.0,
-    "methods": [
-        entry("large", "", 1, 30),
-        entry("small", "", 4, 20),
-        entry("a_b", "1", 1.5, 29.8),
-        entry("a_b", "2", 2, 29.2),
-        entry("a_b", "3", 3, 22),
-        entry("c", "", 1.2, 31),
-    ],
-}
-
-
-def test_the_fastest_within_a_loss():
-    assert tables.fastest_rows(PANEL) == [
-        ["a b", "1.50x, 29.80 (1)", "2.00x, 29.20 (2)", "2.00x, 29.20 (2)", "3.00x, 22.00 (3)"],
-        ["c", "1.20x, 31.00", "1.20x, 31.00", "1.20x, 31.00", "1.20x, 31.00"],
-    ]
-    slow = {"methods": [entry("large", "", 1, 30), entry("a", "", 3, 10)]}
-    assert tables.fastest_rows(slow) == [["a", "–", "–", "–", "3.00x, 10.00"]]
-
-
-def test_systems_of_one_policy_are_explained_together():
-    told = [{**one, "summary": "writes" if one["system"] == "c" else "drafts"} for one in PANEL["methods"]]
-    told.append({**entry("d", "", 1, 30), "summary": "drafts"})
-    panels = [{"methods": told}, {"methods": told[::-1]}]
-    assert tables.what_they_do({"panels": panels}) == [("a b, d", "drafts"), ("c", "writes")]
-    assert tables.what_they_do({"panels": [PANEL]}) == [], "older results do not tell"
-
-
-def test_the_plane_has_time_across_and_quality_upwards():
-    """A system's points in the order of their time, however they stand in the result; each model alone in its place."""
-    _, [axes] = empty_figures(4, 4, 1)
-    plots._draw(axes, {**PANEL, "methods": PANEL["methods"][::-1]})
-    drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
-    assert drawn.pop("a b") == ([1 / 3, 1 / 2, 1 / 1.5], [22, 29.2, 29.8])
-    assert drawn.pop("c") == ([1 / 1.2], [31])
-    assert drawn.pop("small") == ([1 / 4], [20])
-    assert drawn.pop("large") == ([1], [30])
-    [(_, level)] = drawn.values()
-    assert level == [30, 30], "the large model's quality is a line to compare with"
-    _, [axes] = empty_figures(4, 4, 1)
-    plots._draw(axes, PANEL)
-    assert [line.get_xdata()[0] for line in axes.lines if line.get_label() == "a b"] == [1 / 3]
-
-
-def test_the_picture_names_every_system_once_and_both_models():
-    labels = PANEL["methods"]
-    labels[0]["label"], labels[1]["label"] = "large alone", "small alone"
-    picture = plots.plane({"task": {"metric": "bleu"}, "panels": [PANEL, {**PANEL, "temperature": 1.0}]})
-    for name in ("large alone", "small alone", "a b", "greedy", "sampled at temperature 1", "BLEU"):
-        assert picture.count(f">{name}<") == 1

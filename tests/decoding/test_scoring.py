@@ -105,3 +105,29 @@ def test_quality_difference_is_after_minus_before():
     best = scoring.row_statistics("bleu", references, references)
     assert scoring.quality_difference("bleu", worse, best, seed=0).value > 0
     assert scoring.quality_difference("bleu", best, worse, seed=0).high < 0
+
+
+def test_several_texts_a_row_score_the_mean_of_their_scores():
+    references = ["the cat sat on the mat today", "a dog ran over the green hill"]
+    draws = [["the cat sat on a mat today", "a dog ran up the green hill"], ["the cat sat on the mat", "a dog ran"]]
+    for metric in ("bleu", "rouge", "f1"):
+        each = [scoring.score(metric, texts, references).scores for texts in draws]
+        rows = np.stack([scoring.row_statistics(metric, texts, references) for texts in draws], axis=1)
+        found = scoring.quality(metric, rows).scores
+        assert found == pytest.approx({name: (each[0][name] + each[1][name]) / 2 for name in each[0]})
+        assert each[0] != each[1]
+
+
+def test_a_difference_holds_the_spread_of_the_draws():
+    """Of 400 rows of 5 draws with the standard deviation 1: independent draws, or five times the same."""
+    rng = np.random.default_rng(0)
+    shape = (400, 5, 1)
+
+    def width(draws: int) -> float:
+        made = [np.broadcast_to(rng.standard_normal((400, draws, 1)), shape) for _ in range(2)]
+        interval = scoring.quality_difference("number", *made, seed=0)
+        assert interval.low < interval.value < interval.high
+        return interval.high - interval.low
+
+    assert width(5) == pytest.approx(2 * 1.96 * (2 / (400 * 5)) ** 0.5, rel=0.15)
+    assert width(1) == pytest.approx(2 * 1.96 * (2 / 400) ** 0.5, rel=0.15)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
 import bild
 from pipelines.decoding.rows import DecodedRow
-from pipelines.decoding.scoring import score
+from pipelines.decoding.scoring import row_statistics, score
 from pipelines.evaluation import run
 from pipelines.evaluation.timings import Timing
 from tests.evaluation.conftest import stats
@@ -31,8 +29,8 @@ def numbers() -> dict:
         counted = [stats(small_steps=small, large_steps=large, tokens=5) for small, large in STEPS[name]]
         decoded[name] = [DecodedRow(*row, []) for row in zip(texts, tokens, counted, strict=True)]
         timings[name] = [Timing(row, name, *times, tokens[row]) for row, times in zip(TIMED, TIMES[name], strict=True)]
-    task = SimpleNamespace(metric="bleu")
-    return run._numbers(POLICIES, decoded, timings, task, {"target": REFERENCES}, [1], 0, others=())
+    statistics = {name: row_statistics("bleu", texts, REFERENCES) for name, texts in TEXTS.items()}
+    return run._numbers(POLICIES, decoded, statistics, timings, "bleu", [1], 0, others=())
 
 
 def test_quality_is_that_of_the_methods_own_texts(numbers):
