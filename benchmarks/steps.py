@@ -56,7 +56,7 @@ class Stepper:
     ) -> None:
         self._runner = make_runner(model, engine, length + widest, listed)
         self._device = model.device
-        self._tokens = torch.zeros(1, length + widest, dtype=torch.long, device=model.device)
+        self._tokens = torch.zeros(1, length + widest, dtype=torch.long)
         with torch.no_grad():
             self._runner.prefill(input_ids=source, attention_mask=torch.ones_like(source))
             self._extend(length)

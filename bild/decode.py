@@ -17,7 +17,7 @@ from bild.engine.runner import Runner
 from bild.policies.base import Policy
 from bild.reader import Reader
 from bild.rows import Request, Rows
-from bild.tensors import to_host, where
+from bild.tensors import sent, to_host, where
 from bild.trace import Recorder
 from bild.turn import Ruling, Turn
 from bild.types import DecodeOutput, Draft
@@ -59,7 +59,8 @@ class Decoder:
         was_open = list(rows.is_open)
         uniforms = self._draw_uniforms()
         turn = self._draft(uniforms)
-        draft = turn.as_draft(rows.tensor(turn.starts), self._vocab_size)
+        drafted = [row[start:] for row, start in zip(rows.tokens, turn.starts, strict=True)]
+        draft = turn.as_draft(drafted, self._vocab_size, self._device)
         ruling = Ruling.standing(turn.n_drafted)
         verifying = self._review(turn, draft, ruling)
         if any(verifying):
@@ -127,7 +128,7 @@ class Decoder:
         ended = where([eos or limit for eos, limit in zip(at_eos, at_limit, strict=True)])
         verifying = list(rows.is_open)
         if ended:
-            flags = torch.tensor([at_eos, at_limit], device=self._device)
+            flags = sent([at_eos, at_limit], self._device)
             review = self._policy.review(draft, flags[0], flags[1])
             settled, n_accepted, skip_draft = to_host(review.settled, review.n_accepted, review.skip_draft)
             for row in ended:
@@ -147,22 +148,17 @@ class Decoder:
         large = self._readers["large"]
         scores = large.read(verifying, n_drafted, width)
         verdict = self._policy.verify(draft, scores, None if uniforms is None else uniforms[:, :width])
-        none = torch.zeros_like(draft.stopped)
-        n_accepted, next_token, skip_draft, ignores_eos, sure = to_host(
-            verdict.n_accepted,
-            verdict.next_token,
-            none if verdict.skip_draft is None else verdict.skip_draft,
-            none if verdict.ignores_eos is None else verdict.ignores_eos,
-            scores.confidence,
+        n_accepted, next_token, sure, skip_draft, ignores_eos = to_host(
+            verdict.n_accepted, verdict.next_token, scores.confidence, verdict.skip_draft, verdict.ignores_eos
         )
         self._recorder.step("large", verifying)
         positions = [drafted + 1 if verified else 0 for drafted, verified in zip(n_drafted, verifying, strict=True)]
-        large.check_numbers(scores, sure, positions)
+        large.check_numbers(sure, positions, lambda: scores)
         for row in where(verifying):
             ruling.n_accepted[row] = n_accepted[row]
             ruling.next_token[row] = next_token[row]
-            ruling.skip_draft[row] = skip_draft[row]
-            ruling.ignores_eos[row] = ignores_eos[row]
+            ruling.skip_draft[row] = skip_draft is not None and skip_draft[row]
+            ruling.ignores_eos[row] = ignores_eos is not None and ignores_eos[row]
             ruling.confidence[row] = sure[row][n_accepted[row]]
 
     def _settle(self, turn: Turn, ruling: Ruling) -> None:

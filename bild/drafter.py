@@ -87,13 +87,13 @@ class Drafter:
             said = self._next(drafting, step, longest, uniforms)
             if policy.keeps_scores:
                 turn.kept.append(said.scores)
-            for place in range(said.scores.raw.shape[1]):
+            for place in range(len(said.stops[0])):
                 self._recorder.step("small", drafting)
                 if self._verified:
                     for row in _silent(said, place, drafting):
                         drafting[row] = False
                 upto = [place + 1 if drafts else 0 for drafts in drafting]
-                self._reader.check_numbers(said.scores, said.confidence, upto)
+                self._reader.check_numbers(said.confidence, upto, said.view)
                 for row in where(drafting):
                     drafting[row] = self._goes_on(turn, row, said, place, lengths[row])
                 if not self._verified:
@@ -111,10 +111,11 @@ class Drafter:
         if self._at_once is None:
             scores = self._reader.read(drafting, [0] * len(drafting), 1)
             n_drafted = torch.full((len(drafting),), step, device=scores.raw.device)
-            return Proposal(scores, *to_host(*self._chooser.of(scores, n_drafted, numbers)))
+            return Proposal(lambda: scores, *to_host(*self._chooser.of(scores, n_drafted, numbers)))
         fed, unseen = self._reader.unseen(drafting)
         logits, said = self._at_once.draft(fed, unseen, Asked(steps, step, numbers, self._chooser))
-        return Proposal(self._chooser.scores(logits, self._at_once.listed), *said)
+        listed = self._at_once.listed
+        return Proposal(lambda: self._chooser.scores(logits.clone(), listed), *said)
 
     def _goes_on(self, turn: Turn, row: int, said: Proposal, place: int, length: int) -> bool:
         """Put a row's next token down, unless it was only looked at. Returns whether the small model is asked again."""

@@ -5,7 +5,7 @@ Knows no policy and no round.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -41,7 +41,8 @@ class Reader:
         return Scores(raw=raw, processed=processed, sampler=self._request.sampler, ids=ids)
 
     def unseen(self, taking_part: Sequence[bool]) -> tuple[Tensor, list[int]]:
-        """The (B, W) tokens that the rows that take part have and the model has not seen, padded, and how many each.
+        """The (B, W) tokens on the host that the rows that take part have and the model has not seen, padded, and how
+        many each.
 
         Raises ValueError on one that it has no embedding for.
         """
@@ -60,13 +61,15 @@ class Reader:
                     f"model embeds only {self.runner.vocab_size}; use a pair with one tokenizer"
                 )
             tokens.append(new + [0] * (longest - count))
-        return torch.tensor(tokens, device=self._request.prompt.device), unseen
+        return torch.tensor(tokens), unseen
 
     def forget(self, lengths: Sequence[int]) -> None:
         """Roll back to what each row has cached of its first ``lengths`` tokens."""
         self.runner.rollback([min(*pair) for pair in zip(self.runner.lengths, lengths, strict=True)])
 
-    def check_numbers(self, scores: Scores, confidence: Sequence[Sequence[float]], positions: Sequence[int]) -> None:
+    def check_numbers(
+        self, confidence: Sequence[Sequence[float]], positions: Sequence[int], view: Callable[[], Scores]
+    ) -> None:
         """Raise ValueError where one of a row's first ``positions`` has no distribution: its largest probability is
         NaN if and only if a logit is NaN or infinite, or all of them are -inf."""
         for row, (sure, counted) in enumerate(zip(confidence, positions, strict=True)):
@@ -74,7 +77,7 @@ class Reader:
                 continue
             written = self._rows.lengths[row] - self._request.prompt.shape[1]
             place = f"in row {self._rows.names[row]} after {written} written tokens"
-            raw = scores.raw[row, :counted]
+            raw = view().raw[row, :counted]
             if bool((raw.isnan() | (raw == torch.inf)).any()):
                 raise ValueError(
                     f"the {self._name} model's logits are NaN or infinite {place}; "

@@ -14,13 +14,18 @@ def where(flags: Sequence[bool]) -> list[int]:
     return [row for row, flag in enumerate(flags) if flag]
 
 
+def sent(rows: Sequence[Any], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Numbers of Python as a tensor; to an accelerator in one transfer, which nobody waits for."""
+    return torch.tensor(rows, dtype=dtype).to(device, non_blocking=True)
+
+
 def columns_from(logits: Tensor, counted: Sequence[int], first: Sequence[int], width: int) -> Tensor:
     """(B, W, V) to (B, width, V): each row from its own ``first`` column on. Rows that are not ``counted`` may get
     anything, and so may columns beyond W."""
     if len(set(counted)) == 1 and counted[0] + width <= logits.shape[1]:
         return logits[:, counted[0] : counted[0] + width]
     columns = torch.tensor(first).unsqueeze(-1) + torch.arange(width)
-    columns = columns.clamp(0, logits.shape[1] - 1).to(logits.device)
+    columns = columns.clamp(0, logits.shape[1] - 1).to(logits.device, non_blocking=True)
     return logits.gather(1, columns.unsqueeze(-1).expand(-1, -1, logits.shape[-1]))
 
 
@@ -49,11 +54,12 @@ def unfolded(logits: Tensor, ids: Tensor | None, vocab_size: int) -> Tensor:
     return raw if ids is not None else fit_vocabulary(raw, vocab_size)
 
 
-def to_host(*values: Tensor) -> list[Any]:
-    """Tensors as nested lists; on an accelerator all of them in one transfer."""
-    if values[0].device.type == "cpu":
-        return [value.tolist() for value in values]
+def to_host(*values: Tensor | None) -> list[Any]:
+    """Tensors as nested lists, None as it is; on an accelerator all of them in one transfer."""
+    tensors = [value for value in values if value is not None]
+    if tensors[0].device.type == "cpu":
+        return [None if value is None else value.tolist() for value in values]
     # float64 holds every token id exactly.
-    together = torch.cat([value.flatten().double() for value in values]).cpu()
-    parts = torch.split(together, [value.numel() for value in values])
-    return [part.to(value.dtype).view(value.shape).tolist() for part, value in zip(parts, values, strict=True)]
+    together = torch.cat([value.flatten().double() for value in tensors]).cpu()
+    parts = iter(torch.split(together, [value.numel() for value in tensors]))
+    return [None if one is None else next(parts).to(one.dtype).view(one.shape).tolist() for one in values]

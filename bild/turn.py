@@ -5,11 +5,13 @@ B rows, K the longest draft of the round, V the vocabulary. Knows no model and n
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
-from torch import Tensor
 
+from bild.tensors import sent
 from bild.types import Draft, Scores, Steps
 
 
@@ -17,7 +19,8 @@ from bild.types import Draft, Scores, Steps
 class Proposal:
     """The next step of the small model, or the next few: (B, N) of everything."""
 
-    scores: Scores
+    view: Callable[[], Scores]
+    """of the model's logits, good until it goes on"""
     stops: list[list[float]]
     """not 0 where the stop rule discards what it wrote"""
     tokens: list[list[float]]
@@ -25,6 +28,11 @@ class Proposal:
     """its largest plain probability there"""
     token_probs: list[list[float]]
     """its plain probability of the token"""
+
+    @cached_property
+    def scores(self) -> Scores:
+        """What it said, for good."""
+        return self.view()
 
 
 @dataclass(frozen=True)
@@ -57,17 +65,23 @@ class Turn:
     def n_drafted(self) -> list[int]:
         return [len(row) for row in self.confidence]
 
-    def as_draft(self, tokens: Tensor, vocab_size: int) -> Draft:
-        """As a policy sees it; ``tokens`` (B, K) are what was drafted."""
-        device, (rows, longest) = tokens.device, tokens.shape
-        stopped, looked_ahead = torch.tensor([self.stopped, self.looked_ahead], device=device)
+    def as_draft(self, drafted: Sequence[Sequence[int]], vocab_size: int, device: torch.device) -> Draft:
+        """As a policy sees it; ``drafted`` are the B rows' tokens."""
+        longest = max(map(len, drafted))
+        facts = zip(drafted, self.stopped, self.looked_ahead, strict=True)
+        numbers = sent(
+            [[*row, *[0] * (longest - len(row)), len(row), stopped, looked] for row, stopped, looked in facts],
+            device,
+            torch.long,
+        )
         probs = [row + [0.0] * (longest - len(row)) for row in self.token_probs]
+        flags = numbers[:, longest + 1 :].bool()
         return Draft(
-            tokens=tokens,
-            n_drafted=torch.tensor(self.n_drafted, device=device),
-            stopped=stopped,
-            looked_ahead=looked_ahead,
-            token_probs=torch.tensor(probs, device=device).view(rows, longest),
+            tokens=numbers[:, :longest],
+            n_drafted=numbers[:, longest],
+            stopped=flags[:, 0],
+            looked_ahead=flags[:, 1],
+            token_probs=sent(probs, device),
             small=Steps(self.kept, longest + 1, vocab_size),
         )
 

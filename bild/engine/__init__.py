@@ -12,7 +12,7 @@ from bild.engine.shortlist import ShortlistRunner
 from bild.engine.t5.decoder import T5Decoder
 from bild.engine.t5.dynamic_depth import DynamicDepthRunner
 from bild.engine.t5.early_exit import t5_early_exit
-from bild.engine.t5.graphs import GraphRunner
+from bild.engine.t5.graphs import GraphRunner, LowerGraphRunner
 from bild.engine.t5.runner import T5Runner
 from bild.engine.t5.source import SourceReader
 from bild.engine.t5.state import T5State
@@ -64,8 +64,8 @@ def make_early_exit(
     model: PreTrainedModel, engine: str, max_length: int, layers: int, listed: Tensor | None = None
 ) -> tuple[Runner, Runner]:
     """Runners of a model and of the first ``layers`` of its decoder layers with its head. They share what they compute
-    on this package's own step; in captured graphs and on transformers' forward each computes for itself. ``listed``
-    (V',): as in ``make_runner``, of the first layers.
+    on this package's own step; in captured graphs they share what is read of the sources, on transformers' forward
+    each computes for itself. ``listed`` (V',): as in ``make_runner``, of the first layers.
 
     Raises:
         ValueError: as ``make_runner``.
@@ -78,7 +78,7 @@ def make_early_exit(
     if engine == "graphs":
         below = range(layers)
         whole = GraphRunner(reader, decoder, max_length, None, decoder.all_layers)
-        return whole, GraphRunner(reader, decoder, max_length, listed, below)
+        return whole, LowerGraphRunner(whole, reader, decoder, max_length, listed, below)
     return t5_early_exit(decoder, T5State(reader, decoder, max_length), layers, listed)
 
 

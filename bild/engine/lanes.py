@@ -145,7 +145,7 @@ class HuggingFaceRunner(ABC):
         return logits
 
     def _advance(self, lane: Lane, tokens: Tensor) -> Tensor:
-        logits = self._forward(lane, tokens)
+        logits = self._forward(lane, tokens.to(self._model.device, non_blocking=True))
         lane.length += tokens.shape[1]
         return logits
 

@@ -42,9 +42,9 @@ class Runner(Protocol):
     def extend(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
         """Feed each row its first ``widths`` tokens, at its own length.
 
-        ``tokens`` (B, W) int64, ``widths`` B numbers in 0..W; a row of width 0 is left alone. Returns logits
-        (B, W, V), meaningless from each row's width on; ``lengths`` grow by ``widths``. A row of -inf alone means that
-        a draft source has nothing to propose there.
+        ``tokens`` (B, W) int64 on the host, ``widths`` B numbers in 0..W; a row of width 0 is left alone. Returns
+        logits (B, W, V), meaningless from each row's width on; ``lengths`` grow by ``widths``. A row of -inf alone
+        means that a draft source has nothing to propose there.
         """
 
     def rollback(self, lengths: Sequence[int]) -> None:
@@ -76,10 +76,10 @@ class DraftRunner(Runner, Protocol):
         """Feed each row its first ``widths`` tokens, as ``extend`` does, and then what ``asked.choose`` chose, until
         ``asked.steps`` tokens are chosen, the last of which is not fed.
 
-        Returns logits (B, steps, V), and on the host what was chosen: four lists (B, steps), in the order of
-        ``Choose``. What a row of width 0 says is meaningless, and so is everything behind the end of a row's draft,
-        which only the caller knows. The ``lengths`` of the other rows grow by ``widths`` and ``steps`` - 1; what they
-        hold of a draft beyond its end is for ``rollback`` to forget.
+        Returns logits (B, steps, V), which hold until the next call, and on the host what was chosen: four lists
+        (B, steps), in the order of ``Choose``. What a row of width 0 says is meaningless, and so is everything behind
+        the end of a row's draft, which only the caller knows. The ``lengths`` of the other rows grow by ``widths`` and
+        ``steps`` - 1; what they hold of a draft beyond its end is for ``rollback`` to forget.
         """
 
 

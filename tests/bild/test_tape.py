@@ -62,7 +62,8 @@ def test_a_recording_touches_the_device_alone(dtype):
     )
     with torch.device("meta"):
         decoder = T5Decoder(T5ForConditionalGeneration(config).eval().to(dtype), int8=False)
-        tokens, uniforms = torch.zeros(3, 2, dtype=torch.long), torch.zeros(3, 4)
+        uniforms = torch.zeros(3, 4)
+    tokens = torch.zeros(3, 2, dtype=torch.long)
     head = Head(decoder.head(None), None, VOCAB)
     sampler = Sampler(do_sample=True, temperature=0.7, top_k=5, top_p=0.9)
     asked = Asked(4, 0, uniforms, drafter.Chooser(bild.BigLittle().stop_rule, sampler, VOCAB + 3))

@@ -49,12 +49,20 @@ class T5Encoder:
         """(B, S) token ids and mask to (B, S, D) hidden states, zero where the mask is."""
         rows, width = input_ids.shape
         places = None
-        bias = self._attention.compute_bias(width, width).detach()
+        bias = self.bias(width)
         if attention_mask is not None and not bool(attention_mask.all()):
             places = attention_mask.flatten().nonzero().squeeze(-1)
             bias = bias.masked_fill((attention_mask == 0)[:, None, None, :], -torch.inf)
-        bias = aligned(bias).expand(rows, -1, -1, -1)
-        block = Block((rows, width), places)
+        return self.read(input_ids, Block((rows, width), places), bias)
+
+    def bias(self, width: int) -> Tensor:
+        """(1, H, S, S) what each head adds to a product for the distance of its two tokens."""
+        bias: Tensor = self._attention.compute_bias(width, width).detach()
+        return bias
+
+    def read(self, input_ids: Tensor, block: Block, bias: Tensor) -> Tensor:
+        """(B, S) token ids to (B, S, D) hidden states, of those that count in the block. ``bias`` (1 or B, H, S, S)."""
+        bias = aligned(bias).expand(block.shape[0], -1, -1, -1)
         hidden = F.embedding(block.flat(input_ids).view(-1), self._embedding)
         for layer in self._layers:
             joined = block.spread(layer.qkv(layer.norm(hidden)))

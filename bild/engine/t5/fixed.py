@@ -21,8 +21,10 @@ from bild.engine.capture import Capturer, Captures, Work
 from bild.engine.linear import Linear
 from bild.engine.runner import Asked, Choose
 from bild.engine.t5.decoder import T5Decoder
-from bild.engine.t5.layers import in_heads
+from bild.engine.t5.encoder import T5Encoder
+from bild.engine.t5.layers import Block, in_heads
 from bild.engine.t5.state import Caches
+from bild.tensors import sent
 
 SMALLEST_CACHE, SMALLEST_SOURCE = 32, 64
 
@@ -82,9 +84,12 @@ class FixedCaches(Caches):
     def __init__(self, decoder: T5Decoder, size: Size, capturer: Capturer) -> None:
         super().__init__(decoder, size.capacity)
         self.size = size
-        self._device, self._dtype = decoder.embedding.device, decoder.embedding.dtype
-        self._caches = [self._zeros(size.rows, size.capacity, 2 * decoder.inner_width) for _ in size.layers]
-        self._joined = [self._zeros(size.rows, size.source, 2 * decoder.inner_width) for _ in size.layers]
+        self._dtype = decoder.embedding.dtype
+        self._number_slots(size.rows)
+        both = 2 * decoder.inner_width
+        self._all_caches = self._zeros(len(size.layers), size.rows, size.capacity, both)
+        self._all_joined = self._zeros(len(size.layers), size.rows, size.source, both)
+        self._caches, self._joined = list(self._all_caches), list(self._all_joined)
         self._sources = [in_heads(one, 2, decoder.n_heads) for one in self._joined]
         self._padding = self._source_bias = self._zeros(size.rows, 1, 1, size.source)
         self._held: dict[Hashable, Tensor] = {}
@@ -92,31 +97,63 @@ class FixedCaches(Caches):
 
     def clear(self) -> None:
         """Forget the last call: not even a number that masks multiply by zero may be left of it."""
-        for one in (*self._caches, *self._joined):
-            one.zero_()
+        self._all_caches.zero_()
+        self._all_joined.zero_()
 
     def forget_captures(self) -> None:
         """They refer to these buffers, and to the weights."""
         self._captures.clear()
 
-    def hold(self, rows: Tensor, joined: Sequence[Tensor], valid: Tensor) -> None:
-        """Give these rows (N,) the sources (N, S, 2A) of each layer; ``valid`` (N, S)."""
-        width = valid.shape[1]
+    def read(self, rows: Sequence[int], input_ids: Tensor, mask: Tensor | None, encoder: T5Encoder) -> None:
+        """Encode (N, S) token ids, one row for each of these rows, and hold what comes of it."""
+        count, width = input_ids.shape
+        lanes, room = min(bucket(count), self.size.rows), self.size.source
+        inputs = self._hold(("sources", lanes), (lanes, 1 + 2 * room), torch.long)
+        inputs.zero_()
+        inputs[:count, 0].copy_(torch.tensor(rows), non_blocking=True)
+        inputs[:count, 1 : 1 + width].copy_(input_ids)
+        inputs[:count, 1 + room : 1 + room + width].copy_(torch.ones_like(input_ids) if mask is None else mask)
+        inputs[count:].copy_(inputs[count - 1])  # lanes without a row of their own do the last one's work again
+
+        def make() -> Work:
+            distances = encoder.bias(room).contiguous()
+            places, ids, counts = inputs[:, 0], inputs[:, 1 : 1 + room], inputs[:, 1 + room :]
+            block = Block((lanes, room), None)
+
+            def work() -> None:
+                padding = self._padding.new_zeros(lanes, 1, 1, room)
+                padding = padding.masked_fill((counts == 0)[:, None, None, :], -torch.inf)
+                hidden = encoder.read(ids, block, distances + padding)
+                self._padding.index_copy_(0, places, padding)
+                flat = hidden.view(-1, hidden.shape[-1])
+                for layer, joined in zip(self.size.layers, self._joined, strict=True):
+                    new = self._decoder.layers[layer].cross_kv(flat)
+                    joined.index_copy_(0, places, new.view(lanes, room, -1))
+
+            return work
+
+        self._captures.run(("read", lanes, encoder), make)
+
+    def hold(self, rows: Sequence[int], joined: Sequence[Tensor], valid: Tensor) -> None:
+        """Give these rows the sources (N, S, 2A) of each layer; ``valid`` (N, S)."""
+        width, places = valid.shape[1], sent(rows, self._device)
         masked = self._padding.new_full((len(rows), self.size.source), -torch.inf)
         masked[:, :width].masked_fill_(valid, 0)
-        self._padding[rows] = masked[:, None, None, :]
+        self._padding[places] = masked[:, None, None, :]
         for held, new in zip(self._joined, joined, strict=True):
-            held[rows, :width] = new
+            held[places, :width] = new
 
     def take_over(self, other: FixedCaches) -> None:
         """Hold what buffers with less room for sources hold."""
+        self._all_caches.copy_(other._all_caches)
+        self.take_sources(other)
+
+    def take_sources(self, other: FixedCaches) -> None:
+        """Hold the sources of buffers with no more room for them and no fewer layers."""
         width = other.size.source
         self._padding.fill_(-torch.inf)
         self._padding[..., :width] = other._padding
-        for mine, written in zip(self._caches, other._caches, strict=True):
-            mine.copy_(written)
-        for mine, source in zip(self._joined, other._joined, strict=True):
-            mine[:, :width] = source
+        self._all_joined[:, :, :width] = other._all_joined[: len(self._joined)]
 
     def extend(self, tokens: Tensor, lengths: Sequence[int], head: Head) -> Tensor:
         """(B, W) tokens behind ``lengths`` to their logits (B, W, V)."""
@@ -151,27 +188,32 @@ class FixedCaches(Caches):
         turn = TurnBuffers(inputs, numbers, out, said)
         name = ("draft", width, steps, numbers is None, asked.choose, head.product)
         self._captures.run(name, lambda: lambda: self._turn(turn, asked.choose, head))
-        return out.clone(), said.tolist()
+        return out, said.tolist()
 
     def _turn(self, turn: TurnBuffers, choose: Choose, head: Head) -> None:
         """Nothing of this may look at a number: a step's outcome goes into the next one as it is."""
         starts, counts, drafted, fed = turn.inputs[:, 0], turn.inputs[:, 1], turn.inputs[:, 2], turn.inputs[:, 3:]
+        said = []
         for step in range(turn.out.shape[1]):
             hidden = self._hidden(fed, starts)
             if step == 0:  # of a row that catches up its last token
-                firsts = torch.arange(len(counts), device=self._device) * fed.shape[1]
-                hidden = hidden.index_select(0, firsts + (counts - 1).clamp(min=0))
+                last = torch.arange(len(counts), device=self._device) * fed.shape[1] + (counts - 1).clamp(min=0)
+                hidden = hidden.index_select(0, last)
             logits = self._logits(hidden, head).unsqueeze(1)
             turn.out[:, step : step + 1].copy_(logits)
             number = None if turn.numbers is None else turn.numbers[:, step : step + 1]
             chosen = choose(logits, head.listed, drafted + step, number)
-            turn.said[:, :, step : step + 1].copy_(torch.stack([one.to(turn.said.dtype) for one in chosen]))
+            said.append(chosen)
             starts = starts + (counts if step == 0 else 1)
             fed = chosen[1]
+        for place, each in zip(turn.said, zip(*said, strict=True), strict=True):
+            place.copy_(torch.cat(each, dim=1))
 
     def _hidden(self, tokens: Tensor, starts: Tensor) -> Tensor:
         """(B * W, D) behind the layers, of (B, W) tokens that stand behind ``starts`` (B,) others."""
-        positions = starts.unsqueeze(-1) + torch.arange(tokens.shape[1], device=tokens.device)
+        positions = starts.unsqueeze(-1)
+        if tokens.shape[1] > 1:
+            positions = positions + self._columns[: tokens.shape[1]]
         step = self.at(tokens, positions.clamp(max=self._capacity - 1), None, self._capacity)
         return self.run(self.embed(step), step, self.size.layers)
 
@@ -180,11 +222,12 @@ class FixedCaches(Caches):
         return head.product(self._decoder.ready_for_head(hidden))
 
     def _fill(self, facts: list[list[int]], tokens: Tensor, width: int) -> Tensor:
-        """(B, F + width) int64 at a fixed address: the facts of each row, then its tokens, in one transfer or two."""
-        first = len(facts[0])
+        """(B, F + width) int64 at a fixed address: the facts of each row, then its tokens, in one transfer."""
+        first, unused = len(facts[0]), [0] * (width - tokens.shape[1])
+        rows = [[*known, *fed, *unused] for known, fed in zip(facts, tokens.tolist(), strict=True)]
         inputs = self._hold(("inputs", first, width), (self.size.rows, first + width), torch.long)
-        inputs[:, :first].copy_(torch.tensor(facts))
-        inputs[:, first : first + tokens.shape[1]].copy_(tokens)
+        # From memory that is not pinned, which the driver has copied elsewhere before this returns.
+        inputs.copy_(torch.tensor(rows), non_blocking=True)
         return inputs
 
     def _hold(self, name: Hashable, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

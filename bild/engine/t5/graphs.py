@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from bild.engine.runner import Asked
@@ -37,20 +36,29 @@ class GraphRunner:
         """buffers in use, and what gives them back, at the latest when this runner goes"""
 
     def prefill(self, **encoder_inputs: Any) -> None:
-        joined, valid = self._reader.read(encoder_inputs, self._layers)
-        self._use(Size.of(len(valid), self._longest, valid.shape[1], self._layers))
-        self._held.hold(torch.arange(len(valid), device=valid.device), joined, valid)
-        self.lengths = [0] * len(valid)
+        (rows, width), give = self._sources(encoder_inputs)
+        self._use(Size.of(rows, self._longest, width, self._layers))
+        give(range(rows))
+        self.lengths = [0] * rows
 
     def restart(self, rows: Sequence[int], **encoder_inputs: Any) -> None:
-        joined, valid = self._reader.read(encoder_inputs, self._layers)
+        (_, width), give = self._sources(encoder_inputs)
         before = self._held
-        needed = Size.of(before.size.rows, self._longest, valid.shape[1], self._layers)
+        needed = Size.of(before.size.rows, self._longest, width, self._layers)
         if needed.source > before.size.source:
             self._use(needed).take_over(before)
-        self._held.hold(torch.tensor(rows, device=valid.device), joined, valid)
+        give(rows)
         for row in rows:
             self.lengths[row] = 0
+
+    def _sources(self, encoder_inputs: dict[str, Any]) -> tuple[Sequence[int], Callable[[Sequence[int]], None]]:
+        """(N, S), and what gives so many sources to rows of the buffers that are then in use."""
+        encoder = self._reader.encoder_of(encoder_inputs)
+        if encoder is not None:
+            ids, mask = encoder_inputs["input_ids"], encoder_inputs.get("attention_mask")
+            return ids.shape, lambda rows: self._held.read(rows, ids, mask, encoder)
+        joined, valid = self._reader.read(encoder_inputs, self._layers)
+        return valid.shape, lambda rows: self._held.hold(rows, joined, valid)
 
     def extend(self, tokens: Tensor, widths: Sequence[int]) -> Tensor:
         grown = self._grown(widths)
@@ -95,3 +103,24 @@ class GraphRunner:
         give_back.atexit = False
         self._lent = caches, give_back
         return caches
+
+
+class LowerGraphRunner(GraphRunner):
+    """``GraphRunner`` over the first layers of a decoder, of the sources that the runner of all ``whole`` layers has
+    just read."""
+
+    def __init__(
+        self,
+        whole: GraphRunner,
+        reader: SourceReader,
+        decoder: T5Decoder,
+        longest: int,
+        listed: Tensor | None,
+        layers: range,
+    ) -> None:
+        super().__init__(reader, decoder, longest, listed, layers)
+        self._whole = whole
+
+    def _sources(self, encoder_inputs: dict[str, Any]) -> tuple[Sequence[int], Callable[[Sequence[int]], None]]:
+        read = self._whole._held
+        return (read.size.rows, read.size.source), lambda rows: self._held.take_sources(read)

@@ -30,9 +30,12 @@ class SourceReader:
         valid = torch.ones(shape, dtype=torch.bool, device=hidden.device) if mask is None else mask.bool()
         return joined, valid
 
+    def encoder_of(self, encoder_inputs: dict[str, Any]) -> T5Encoder | None:
+        """This engine's encoder for token ids and mask; None where the model's own forward must read."""
+        return self._encoder if encoder_inputs.keys() <= {"input_ids", "attention_mask"} else None
+
     def _encode(self, encoder_inputs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
-        """This engine's encoder on token ids and mask; the model's own on anything else."""
-        if self._encoder is None or not encoder_inputs.keys() <= {"input_ids", "attention_mask"}:
+        encoder, mask = self.encoder_of(encoder_inputs), encoder_inputs.get("attention_mask")
+        if encoder is None:
             return encode(self._model, encoder_inputs)
-        mask = encoder_inputs.get("attention_mask")
-        return self._encoder(encoder_inputs["input_ids"], mask), mask
+        return encoder(encoder_inputs["input_ids"], mask), mask

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from bild.engine.t5.decoder import DecoderLayer, T5Decoder
 from bild.engine.t5.layers import Block, aligned, attend, in_heads, settle
 from bild.engine.t5.source import SourceReader
+from bild.tensors import sent
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,13 @@ class Caches:
     def __init__(self, decoder: T5Decoder, capacity: int) -> None:
         self._decoder = decoder
         self._capacity = capacity
+        self._device = decoder.embedding.device
         self._bias = decoder.bias_of_distance(capacity)
+        # What every step needs, made once. Distance d is in column capacity + d of the table.
+        self._columns = torch.arange(capacity, device=self._device)
+        self._columns_of_bias = capacity - self._columns
+        self._first_slots = torch.zeros(0, 1, dtype=torch.long)
+        """(B, 1) the first place of each row"""
         self._caches: list[Tensor] = []
         """(B, C, 2A) of each layer, keys and values side by side"""
         self._sources: list[tuple[Tensor, ...]] = []
@@ -63,18 +70,18 @@ class Caches:
     def at(self, tokens: Tensor, positions: Tensor, places: Tensor | None, reach: int) -> Step:
         """(B, W) ``tokens`` at (B, W) positions below the capacity, of which those in ``places`` count, in sight of the
         first ``reach`` positions."""
-        (rows, width), device = tokens.shape, tokens.device
-        block = Block((rows, width), places)
-        slots = positions + torch.arange(rows, device=device).unsqueeze(-1) * self._capacity
-        # Distance d is in column capacity + d of the table.
-        distances = (positions + self._capacity).unsqueeze(-1) - torch.arange(reach, device=device)
+        block = Block((tokens.shape[0], tokens.shape[1]), places)
+        columns = positions.unsqueeze(-1) + self._columns_of_bias[:reach]
         return Step(
             tokens=block.flat(tokens).view(-1),
-            slots=block.flat(slots).view(-1),
+            slots=block.flat(positions + self._first_slots).view(-1),
             block=block,
             reach=reach,
-            bias=aligned(self._bias[:, distances].transpose(0, 1)),
+            bias=aligned(self._bias[:, columns].transpose(0, 1)),
         )
+
+    def _number_slots(self, rows: int) -> None:
+        self._first_slots = (torch.arange(rows, device=self._device) * self._capacity).unsqueeze(-1)
 
     def embed(self, step: Step) -> Tensor:
         """(N, D) what the first layer reads."""
@@ -132,6 +139,7 @@ class T5State(Caches):
         joined, valid = self._reader.read(encoder_inputs, self._decoder.all_layers)
         self._caches = [one.new_zeros(len(valid), self._capacity, one.shape[-1]) for one in joined]
         self._joined, self._valid = joined, valid
+        self._number_slots(len(valid))
         self._show_sources(valid.shape[1])
         return len(valid)
 
@@ -165,15 +173,14 @@ class T5State(Caches):
         Raises:
             ValueError: the caches hold fewer.
         """
-        width, device = tokens.shape[1], tokens.device
+        width = tokens.shape[1]
         reach = max(map(sum, zip(lengths, widths, strict=True)))
         if reach > self._capacity:
             raise ValueError(f"the cache holds {self._capacity} tokens a row, {reach} are needed")
-        columns = torch.arange(width, device=device)
-        positions = torch.tensor(lengths, device=device).unsqueeze(-1) + columns
+        positions = sent(lengths, self._device).unsqueeze(-1) + self._columns[:width]
         places = None
         if min(widths) < width:
-            counts = columns < torch.tensor(widths, device=device).unsqueeze(-1)
-            places = counts.flatten().nonzero().squeeze(-1)
+            counted = [row * width + column for row, count in enumerate(widths) for column in range(count)]
+            places = sent(counted, self._device, torch.long)
             positions = positions.clamp(max=self._capacity - 1)
-        return self.at(tokens, positions, places, reach)
+        return self.at(tokens.to(self._device, non_blocking=True), positions, places, reach)
