@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bild.drafter import Drafter
-from bild.engine.runner import Runner
+from bild.engine.runner import DraftRunner, Runner
 from bild.policies.base import Policy
 from bild.reader import Reader
 from bild.rows import Request, Rows
@@ -46,6 +46,17 @@ class Decoder:
         self._skip_draft = [policy.large_first] * len(request.prompt)
         self._draft_width = request.max_new_tokens if policy.max_draft is None else policy.max_draft
         self._draft_lengths = [self._draft_width] * len(request.prompt)
+        self._get_ready()
+
+    def _get_ready(self) -> None:
+        """What the models will be asked in this call, for those that prepare for it."""
+        cap = 0 if self._policy.max_draft is None else self._draft_width
+        prompt = self._request.prompt.shape[1]
+        large = self._readers.get("large")
+        if large is not None and isinstance(large.runner, DraftRunner):
+            large.runner.get_ready({*range(1, cap + 2), *range(prompt, prompt + cap + 1)}, ())
+        if self._drafter is not None:
+            self._drafter.get_ready({self._draft_width, *self._policy.draft_lengths}, prompt)
 
     def run(self) -> tuple[Tensor, Recorder]:
         """Decode every row to its end. Returns (B, T) padded sequences and what was recorded on the way."""

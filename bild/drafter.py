@@ -6,7 +6,7 @@ takes several steps at once is read once for all of them, and what lies behind t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,6 +64,7 @@ class Drafter:
         self._rows = rows
         self._recorder = recorder
         self._verified = verified
+        self._device = request.prompt.device
         self._chooser = Chooser(policy.stop_rule, request.sampler, reader.vocab_size)
         self._at_once: DraftRunner | None = None
         if drafts_at_once(reader.runner) and len(request.processors) == 0 and _is_a_value(policy.stop_rule):
@@ -75,6 +76,18 @@ class Drafter:
     def at_once(self) -> bool:
         """Whole draft turns run at once; see ``DecodeOutput.drafted_at_once``."""
         return self._at_once is not None
+
+    def get_ready(self, lengths: Iterable[int], n_prompt: int) -> None:
+        """Prepare for drafts of these lengths behind a prompt of ``n_prompt`` tokens."""
+        if self._at_once is None:
+            return
+        longest = {length + self._policy.looks_ahead for length in lengths if length > 0}
+        full = {STEPS_AT_ONCE for length in longest if length >= STEPS_AT_ONCE}
+        steps = {length % STEPS_AT_ONCE for length in longest} - {0} | full
+        size, device, greedy = len(self._rows.tokens), self._device, self._chooser.sampler.greedy
+        asked = [Asked(n, 0, None if greedy else torch.zeros(size, n, device=device), self._chooser) for n in steps]
+        # A model lags behind by its last token, and by the one that the large model wrote after it.
+        self._at_once.get_ready((), [(width, one) for one in asked for width in {2, n_prompt}])
 
     def draft(self, turn: Turn, lengths: Sequence[int], uniforms: Tensor | None) -> None:
         """Draft at most ``lengths`` tokens a row, none in those of length 0, until the stop rule, an EOS or the length

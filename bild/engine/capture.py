@@ -19,7 +19,7 @@ import torch
 Work = Callable[[], None]
 """Reads and writes tensors that live longer than it, and gives nothing back; doing it twice changes nothing."""
 
-MOST_KEPT = 24  # recordings over one set of buffers; a recording holds no memory of its own but its launches
+MOST_KEPT = 64  # recordings over one set of buffers; a recording holds no memory of its own but its launches
 
 
 class Capturer(Protocol):
@@ -110,17 +110,20 @@ class Captures:
     # In one mode, whatever the caller's: what is made in inference mode cannot be written to outside of it.
     @torch.inference_mode(False)
     @torch.no_grad()
-    def run(self, name: Hashable, make: Callable[[], Work]) -> None:
-        """Do the work of this name, which ``make`` gives where it has not been recorded yet."""
+    def run(self, name: Hashable, work: Work) -> None:
+        """Do the work of this name: this one, where none has been recorded yet."""
         if name in self._kept:
             self._kept.move_to_end(name)
             self._kept[name][1]()
             return
-        work = make()
         # The work stays with its recording, and with it whatever it reads.
         self._kept[name] = work, self._capturer.capture(work)
         if len(self._kept) > MOST_KEPT:
             self._kept.popitem(last=False)
+
+    def has(self, name: Hashable) -> bool:
+        """Whether work of this name has been recorded."""
+        return name in self._kept
 
     def clear(self) -> None:
         """Let go of all of it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard
 
@@ -71,6 +71,10 @@ class Asked:
 
 class DraftRunner(Runner, Protocol):
     """A runner that takes several draft steps at once, and never asks the host in between."""
+
+    def get_ready(self, widths: Iterable[int], drafts: Iterable[tuple[int, Asked]]) -> None:
+        """Prepare, right behind ``prefill``, for ``extend`` with such widths and for ``draft`` after so many tokens, so
+        that later calls do not have to. ``uniforms`` are there for their shape."""
 
     def draft(self, tokens: Tensor, widths: Sequence[int], asked: Asked) -> tuple[Tensor, list[Any]]:
         """Feed each row its first ``widths`` tokens, as ``extend`` does, and then what ``asked.choose`` chose, until

@@ -27,6 +27,10 @@ class AdaptiveDrafts(Policy):
     @abstractmethod
     def max_draft(self) -> int: ...
 
+    @property
+    def draft_lengths(self) -> range:
+        return range(1, self.max_draft + 1) if self.adaptive else super().draft_lengths
+
     def next_draft_length(self, length: int, n_drafted: int, n_accepted: int) -> int:
         return adapted(length, n_drafted, n_accepted, self.max_draft) if self.adaptive else length
 

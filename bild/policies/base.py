@@ -73,6 +73,11 @@ class Policy(ABC):
     def check(self, *, greedy: bool) -> None:  # noqa: B027 (every mode is fine unless a policy says otherwise)
         """Raise ValueError where the policy cannot decode in this mode."""
 
+    @property
+    def draft_lengths(self) -> range:
+        """What ``next_draft_length`` may come to, where drafts have a cap: what runners may prepare for."""
+        return range(0) if self.max_draft is None else range(self.max_draft, self.max_draft + 1)
+
     def next_draft_length(self, length: int, n_drafted: int, n_accepted: int) -> int:
         """Tokens that a row may draft in its next round, at most ``max_draft``, after a round in which it could draft
         ``length``, did draft ``n_drafted``, and kept ``n_accepted``. A row's first round may draft ``max_draft``."""

@@ -149,6 +149,7 @@ def test_on_a_gpu_attention_is_one_kernel_that_can_read_its_bias(monkeypatch, dt
         seen = Attention()
         with seen, torch.no_grad():
             state = Caches(decoder, 13)
+            state._number_slots(3)
             state._caches, state._sources = (
                 [torch.zeros(3, 13, 32, dtype=dtype)] * 2,
                 [[torch.zeros(3, 2, 5, 8, dtype=dtype)] * 2] * 2,

@@ -10,7 +10,7 @@ last place of every row, where positions beyond the buffers end up, is nobody's.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bild.engine.capture import Capturer, Captures, Work
 from bild.engine.linear import Linear
-from bild.engine.runner import Asked, Choose
+from bild.engine.runner import Asked
 from bild.engine.t5.decoder import T5Decoder
 from bild.engine.t5.encoder import T5Encoder
 from bild.engine.t5.layers import Block, in_heads
@@ -45,15 +45,24 @@ class Head:
 
 
 @dataclass(frozen=True)
-class TurnBuffers:
-    """Where a draft turn of K steps finds and leaves things."""
+class Replayed:
+    """A step by its name, and where it finds and leaves things."""
 
+    name: Hashable
+    work: Work
     inputs: Tensor
-    """(B, 3 + W) int64: tokens cached, tokens to read, tokens drafted so far; and the tokens to read, W at most"""
+    """(B, 1 + W) int64: tokens cached, and the tokens to read"""
+    out: Tensor
+    """(B, W, V) logits"""
+
+
+@dataclass(frozen=True)
+class ReplayedTurn(Replayed):
+    """A draft turn of K steps. ``inputs`` (B, 3 + W): tokens cached, tokens to read, tokens drafted so far; and the
+    tokens to read, W at most. ``out`` (B, K, V)."""
+
     numbers: Tensor | None
     """(B, K) uniform numbers; None = greedy"""
-    out: Tensor
-    """(B, K, V) logits"""
     said: Tensor
     """(4, B, K) float64, which holds every token id exactly: what ``Choose`` gave"""
 
@@ -115,24 +124,23 @@ class FixedCaches(Caches):
         inputs[:count, 1 + room : 1 + room + width].copy_(torch.ones_like(input_ids) if mask is None else mask)
         inputs[count:].copy_(inputs[count - 1])  # lanes without a row of their own do the last one's work again
 
-        def make() -> Work:
-            distances = encoder.bias(room).contiguous()
+        if ("bias", encoder) not in self._held:
+            self._held["bias", encoder] = encoder.bias(room).contiguous()
+        distances = self._held["bias", encoder]
+        block = Block((lanes, room), None)
+
+        def work() -> None:
             places, ids, counts = inputs[:, 0], inputs[:, 1 : 1 + room], inputs[:, 1 + room :]
-            block = Block((lanes, room), None)
+            padding = self._padding.new_zeros(lanes, 1, 1, room)
+            padding = padding.masked_fill((counts == 0)[:, None, None, :], -torch.inf)
+            hidden = encoder.read(ids, block, distances + padding)
+            self._padding.index_copy_(0, places, padding)
+            flat = hidden.view(-1, hidden.shape[-1])
+            for layer, joined in zip(self.size.layers, self._joined, strict=True):
+                new = self._decoder.layers[layer].cross_kv(flat)
+                joined.index_copy_(0, places, new.view(lanes, room, -1))
 
-            def work() -> None:
-                padding = self._padding.new_zeros(lanes, 1, 1, room)
-                padding = padding.masked_fill((counts == 0)[:, None, None, :], -torch.inf)
-                hidden = encoder.read(ids, block, distances + padding)
-                self._padding.index_copy_(0, places, padding)
-                flat = hidden.view(-1, hidden.shape[-1])
-                for layer, joined in zip(self.size.layers, self._joined, strict=True):
-                    new = self._decoder.layers[layer].cross_kv(flat)
-                    joined.index_copy_(0, places, new.view(lanes, room, -1))
-
-            return work
-
-        self._captures.run(("read", lanes, encoder), make)
+        self._captures.run(("read", lanes, encoder), work)
 
     def hold(self, rows: Sequence[int], joined: Sequence[Tensor], valid: Tensor) -> None:
         """Give these rows the sources (N, S, 2A) of each layer; ``valid`` (N, S)."""
@@ -157,57 +165,73 @@ class FixedCaches(Caches):
 
     def extend(self, tokens: Tensor, lengths: Sequence[int], head: Head) -> Tensor:
         """(B, W) tokens behind ``lengths`` to their logits (B, W, V)."""
-        rows, width = self.size.rows, bucket(tokens.shape[1])
-        inputs = self._fill([[length] for length in lengths], tokens, width)
-        out = self._hold(("logits", width, head.n_outputs), (rows, width, head.n_outputs), self._dtype)
-
-        def make() -> Work:
-            starts, fed = inputs[:, 0], inputs[:, 1:]
-
-            def work() -> None:
-                out.copy_(self._logits(self._hidden(fed, starts), head).view(out.shape))
-
-            return work
-
-        self._captures.run(("extend", width, head.product), make)
-        return out[:, : tokens.shape[1]].clone()
+        step = self._step(bucket(tokens.shape[1]), head)
+        _fill(step.inputs, [[length] for length in lengths], tokens)
+        self._captures.run(step.name, step.work)
+        return step.out[:, : tokens.shape[1]].clone()
 
     def draft(
         self, tokens: Tensor, lengths: Sequence[int], widths: Sequence[int], asked: Asked, head: Head
     ) -> tuple[Tensor, list[Any]]:
         """Several steps, each of what the one before it chose, in one go; see ``DraftRunner.draft``."""
-        width, rows, steps = bucket(tokens.shape[1], 2), self.size.rows, asked.steps
+        turn = self._turn(bucket(tokens.shape[1], 2), asked, head)
         facts = [[length, count, asked.n_drafted] for length, count in zip(lengths, widths, strict=True)]
-        inputs = self._fill(facts, tokens, width)
+        _fill(turn.inputs, facts, tokens)
+        if turn.numbers is not None and asked.uniforms is not None:
+            turn.numbers.copy_(asked.uniforms)
+        self._captures.run(turn.name, turn.work)
+        return turn.out, turn.said.tolist()
+
+    def get_ready(self, widths: Iterable[int], drafts: Iterable[tuple[int, Asked]], head: Head) -> None:
+        """Capture what ``extend`` with such widths, and ``draft`` after so many tokens, would capture. Nothing may have
+        been cached yet: to capture a step is to take it."""
+        steps = [self._step(width, head) for width in {bucket(one) for one in widths}]
+        for one in (*steps, *(self._turn(bucket(width, 2), asked, head) for width, asked in drafts)):
+            if not self._captures.has(one.name):
+                one.inputs.zero_()
+                self._captures.run(one.name, one.work)
+
+    def _step(self, width: int, head: Head) -> Replayed:
+        """(B, width) tokens to their logits."""
+        rows = self.size.rows
+        inputs = self._hold(("inputs", 1, width), (rows, 1 + width), torch.long)
+        out = self._hold(("logits", width, head.n_outputs), (rows, width, head.n_outputs), self._dtype)
+
+        def work() -> None:
+            out.copy_(self._logits(self._hidden(inputs[:, 1:], inputs[:, 0]), head).view(out.shape))
+
+        return Replayed(("extend", width, head.product), work, inputs, out)
+
+    def _turn(self, width: int, asked: Asked, head: Head) -> ReplayedTurn:
+        """The steps of a turn that begins with (B, width) tokens."""
+        rows, steps, choose = self.size.rows, asked.steps, asked.choose
+        inputs = self._hold(("inputs", 3, width), (rows, 3 + width), torch.long)
         numbers = None
         if asked.uniforms is not None:
             numbers = self._hold(("uniforms", steps), (rows, steps), asked.uniforms.dtype)
-            numbers.copy_(asked.uniforms)
         out = self._hold(("logits", steps, head.n_outputs), (rows, steps, head.n_outputs), self._dtype)
         said = self._hold(("said", steps), (4, rows, steps), torch.float64)
-        turn = TurnBuffers(inputs, numbers, out, said)
-        name = ("draft", width, steps, numbers is None, asked.choose, head.product)
-        self._captures.run(name, lambda: lambda: self._turn(turn, asked.choose, head))
-        return out, said.tolist()
 
-    def _turn(self, turn: TurnBuffers, choose: Choose, head: Head) -> None:
-        """Nothing of this may look at a number: a step's outcome goes into the next one as it is."""
-        starts, counts, drafted, fed = turn.inputs[:, 0], turn.inputs[:, 1], turn.inputs[:, 2], turn.inputs[:, 3:]
-        said = []
-        for step in range(turn.out.shape[1]):
-            hidden = self._hidden(fed, starts)
-            if step == 0:  # of a row that catches up its last token
-                last = torch.arange(len(counts), device=self._device) * fed.shape[1] + (counts - 1).clamp(min=0)
-                hidden = hidden.index_select(0, last)
-            logits = self._logits(hidden, head).unsqueeze(1)
-            turn.out[:, step : step + 1].copy_(logits)
-            number = None if turn.numbers is None else turn.numbers[:, step : step + 1]
-            chosen = choose(logits, head.listed, drafted + step, number)
-            said.append(chosen)
-            starts = starts + (counts if step == 0 else 1)
-            fed = chosen[1]
-        for place, each in zip(turn.said, zip(*said, strict=True), strict=True):
-            place.copy_(torch.cat(each, dim=1))
+        def work() -> None:
+            """Nothing of this may look at a number: a step's outcome goes into the next one as it is."""
+            starts, counts, drafted, fed = inputs[:, 0], inputs[:, 1], inputs[:, 2], inputs[:, 3:]
+            chosen = []
+            for step in range(steps):
+                hidden = self._hidden(fed, starts)
+                if step == 0:  # of a row that catches up its last token
+                    hidden = hidden.view(rows, width, -1).gather(1, _last(counts, hidden.shape[-1])).squeeze(1)
+                logits = self._logits(hidden, head).unsqueeze(1)
+                out[:, step : step + 1].copy_(logits)
+                number = None if numbers is None else numbers[:, step : step + 1]
+                chosen.append(choose(logits, head.listed, drafted + step, number))
+                starts = starts + (counts if step == 0 else 1)
+                fed = chosen[-1][1]
+            for place, each in zip(said, zip(*chosen, strict=True), strict=True):
+                place.copy_(torch.cat(each, dim=1))
+
+        return ReplayedTurn(
+            ("draft", width, steps, numbers is None, choose, head.product), work, inputs, out, numbers, said
+        )
 
     def _hidden(self, tokens: Tensor, starts: Tensor) -> Tensor:
         """(B * W, D) behind the layers, of (B, W) tokens that stand behind ``starts`` (B,) others."""
@@ -221,15 +245,6 @@ class FixedCaches(Caches):
         """(N, D) to (N, V)."""
         return head.product(self._decoder.ready_for_head(hidden))
 
-    def _fill(self, facts: list[list[int]], tokens: Tensor, width: int) -> Tensor:
-        """(B, F + width) int64 at a fixed address: the facts of each row, then its tokens, in one transfer."""
-        first, unused = len(facts[0]), [0] * (width - tokens.shape[1])
-        rows = [[*known, *fed, *unused] for known, fed in zip(facts, tokens.tolist(), strict=True)]
-        inputs = self._hold(("inputs", first, width), (self.size.rows, first + width), torch.long)
-        # From memory that is not pinned, which the driver has copied elsewhere before this returns.
-        inputs.copy_(torch.tensor(rows), non_blocking=True)
-        return inputs
-
     def _hold(self, name: Hashable, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """The tensor of this name, made at its first use."""
         if name not in self._held:
@@ -239,3 +254,16 @@ class FixedCaches(Caches):
 
     def _zeros(self, *shape: int) -> Tensor:
         return torch.zeros(shape, dtype=self._dtype, device=self._device)
+
+
+def _fill(inputs: Tensor, facts: Sequence[Sequence[int]], tokens: Tensor) -> None:
+    """Each row's facts and its tokens, in one transfer."""
+    unused = [0] * (inputs.shape[1] - len(facts[0]) - tokens.shape[1])
+    rows = [[*known, *fed, *unused] for known, fed in zip(facts, tokens.tolist(), strict=True)]
+    # Not from pinned memory: the driver has what it copies before this returns.
+    inputs.copy_(torch.tensor(rows), non_blocking=True)
+
+
+def _last(counts: Tensor, width: int) -> Tensor:
+    """(B, 1, D) the column of each row's last token; the first of a row that has none."""
+    return (counts - 1).clamp(min=0).view(-1, 1, 1).expand(-1, 1, width)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -75,6 +75,9 @@ class GraphRunner:
             for length, width in zip(self.lengths, widths, strict=True)
         ]
         return said
+
+    def get_ready(self, widths: Iterable[int], drafts: Iterable[tuple[int, Asked]]) -> None:
+        self._held.get_ready(widths, drafts, self._head)
 
     def rollback(self, lengths: Sequence[int]) -> None:
         self.lengths = list(lengths)
