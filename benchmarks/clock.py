@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-RUNNER_WORK = ("prefill", "extend")
-"""the methods of a runner that run its model"""
+RUNNER_WORK = ("prefill", "extend", "draft", "get_ready")
+"""the methods of a runner that run its model; some runners lack some"""
 
 
 def now(device: torch.device) -> float:
@@ -71,8 +71,10 @@ class RunnerClock:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Stand around the two methods inside the block."""
-        originals = [(kind, name, getattr(kind, name)) for kind in self._kinds for name in RUNNER_WORK]
+        """Stand around these methods inside the block."""
+        originals = [
+            (kind, name, getattr(kind, name)) for kind in self._kinds for name in RUNNER_WORK if hasattr(kind, name)
+        ]
         for kind, name, method in originals:
             setattr(kind, name, self._timed(method))
         try:

@@ -37,7 +37,7 @@ def provenance(config: dict[str, Any], bandwidth: float) -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "bandwidth_gb_per_s": bandwidth / 1e9,
-            "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "accelerator": torch.cuda.get_device_name(config["device"]) if config["device"] != "cpu" else None,
         },
         "config": config,
     }

@@ -67,10 +67,12 @@ def _common(mode: argparse.ArgumentParser, run: Callable[..., Any], peers: list[
     mode.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     mode.add_argument("--threads", type=_whole, default=None, help="of torch and CTranslate2; default: torch's choice")
     mode.add_argument(
-        "--engines", nargs="+", type=_engine, default=None, help="default: static, and static+int8 on cpu"
+        "--engines", nargs="+", type=_engine, help="default: static, and static+int8 on cpu or graphs on cuda"
     )
     mode.add_argument("--peers", nargs="*", choices=peers, default=peers, help="beside transformers generate")
-    mode.add_argument("--bandwidth-bytes", type=_whole, default=2**30, help="of the tensor that tells the bandwidth")
+    mode.add_argument(
+        "--bandwidth-bytes", type=_whole, help="of the tensor that tells the bandwidth; default: 1 GiB, 8 on cuda"
+    )
     mode.add_argument("--runs", type=_whole, default=5)
     mode.add_argument("--tokens", dest="max_new_tokens", type=_whole, default=tokens, help="written at most per row")
     mode.add_argument("--name", default=None, help="of the result; default: from models or shapes, device and dtype")
@@ -101,7 +103,7 @@ def _pair(mode: argparse.ArgumentParser) -> None:
 def complete(options: argparse.Namespace) -> argparse.Namespace:
     """Fill in what depends on other options. Raises UserError."""
     if options.engines is None:
-        options.engines = ["static", "static+int8"] if options.device == "cpu" else ["static"]
+        options.engines = ["static", "static+int8" if options.device == "cpu" else "graphs"]
     if options.device != "cpu" and any("int8" in engine for engine in options.engines):
         raise UserError(
             f"--engines {' '.join(options.engines)}: int8 runs on the CPU only; leave it out on {options.device}"
@@ -114,6 +116,8 @@ def complete(options: argparse.Namespace) -> argparse.Namespace:
     for name, shape in vars(options).get("shapes", []):
         if options.shortlist is not None and options.shortlist > shape["vocab_size"]:
             raise UserError(f"--shortlist {options.shortlist}: {name} has {shape['vocab_size']} ids; ask for fewer")
+    if options.bandwidth_bytes is None:  # a GPU reads one GiB in little more time than it takes to ask for it
+        options.bandwidth_bytes = 2**30 if options.device == "cpu" else 2**33
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     if options.name is None:

@@ -54,7 +54,7 @@ class BildMethod:
         device = batch[0].device
         start = now(device)
         self.decode(batch, max_new_tokens)
-        return now(device) - start, self._encoder_seconds(batch)
+        return now(device) - start, self._encoder_seconds(batch, max_new_tokens)
 
     def share_outside_models(self, batches: Sequence[Batch], max_new_tokens: int) -> float:
         """Share of decoding, encoders left out, that passes outside the runners: policy, loop, set-up."""
@@ -69,16 +69,17 @@ class BildMethod:
                 self.decode(batch, max_new_tokens)
                 total = now(device) - start
             outside += total - clock.seconds
-            decoding += total - self._encoder_seconds(batch)
+            decoding += total - self._encoder_seconds(batch, max_new_tokens)
         return outside / decoding
 
     @torch.no_grad()
-    def _encoder_seconds(self, batch: Batch) -> float:
-        """What reading a source takes beyond reading it ready encoded, summed over the models that take part."""
+    def _encoder_seconds(self, batch: Batch, max_new_tokens: int) -> float:
+        """What reading a source takes beyond reading it ready encoded, summed over the models that take part. With the
+        room that decoding has, for which an engine has prepared by then."""
         ids, mask = batch
         seconds = 0.0
         for model in self._models:
-            runner = make_runner(model, self.engine, 2)
+            runner = make_runner(model, self.engine, 1 + max_new_tokens)
             hidden = torch.randn(*ids.shape, model.config.d_model, dtype=model.dtype, device=ids.device)
             encoded = BaseModelOutput(last_hidden_state=hidden)
             start = now(ids.device)

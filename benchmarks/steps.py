@@ -97,7 +97,11 @@ def _measure(
     model, narrow = random_model(shape, dtype, device), random_model(thin(shape), dtype, device)
     peers, absent = peer_ctranslate2.contestants(model, options.peers)
     skipped += [{**one, "name": f"{one['name']} at {name}"} for one in absent]
-    own = [BildMethod("large alone", bild.LargeOnly(), engine, model, None) for engine in options.engines]
+    own = [
+        BildMethod(label, policy, engine, model, model)
+        for engine in options.engines
+        for label, policy in (("large alone", bild.LargeOnly()), ("drafts alone", bild.SmallOnly()))
+    ]
     methods: list[Method] = [TransformersGenerate(BASELINE, model), *own, *peers]
     source = _source(model, options.source_length)
     probes = [*_step_probes(model, options, "step", options.widths), *_step_probes(narrow, options, "fixed", [1])]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 SYNCHRONIZING = {
@@ -52,9 +52,10 @@ class Tape:
 
         def replay() -> None:
             self.replayed += 1
-            for _, operation, arguments, keywords, outputs in tape.operations:
-                _write(outputs, operation(*arguments, **keywords))
-            tape.spoil()
+            with _disable_current_modes():  # a replay is one launch, whatever it holds
+                for _, operation, arguments, keywords, outputs in tape.operations:
+                    _write(outputs, operation(*arguments, **keywords))
+                tape.spoil()
 
         return replay
 

@@ -8,16 +8,21 @@ from __future__ import annotations
 import json
 import re
 import statistics
-import time
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
-from transformers import T5Config, T5ForConditionalGeneration
 
 import bild
+from benchmarks.clock import now
+from benchmarks.machine import read_bandwidth
+from benchmarks.own import BildMethod
+from benchmarks.peer_transformers import TransformersAssisted, TransformersGenerate
+from benchmarks.roofline import step_bytes
+from benchmarks.shapes import PAPER, random_model
+from benchmarks.steps import Stepper
 from bild.engine import make_runner
 from tests.bild.models import sources, tiny_t5
 
@@ -70,47 +75,97 @@ def test_graphs_write_what_single_steps_write(models, policy, do_sample):
 def test_precisions(dtype):
     model = tiny_t5(2, width=64, vocab=500, gated=True, dtype=torch.float32).to(dtype).cuda()
     ids, mask = (one.cuda() for one in sources(4, [40, 17], vocab=500))
-    tokens = torch.randint(2, 500, (2, 6)).cuda()
-    expected = model(input_ids=ids, attention_mask=mask, decoder_input_ids=tokens).logits.float()
+    tokens = torch.randint(2, 500, (2, 6))
+    expected = model(input_ids=ids, attention_mask=mask, decoder_input_ids=tokens.cuda()).logits.float()
     runner = make_runner(model, "graphs", 6)
     runner.prefill(input_ids=ids, attention_mask=mask)
     logits = runner.extend(tokens, [6, 6]).float()
     assert float((logits - expected).norm() / expected.norm()) < (0.05 if dtype == torch.bfloat16 else 1e-4)
 
 
-def shaped(layers: int, width: int, heads: int, inner: int) -> T5ForConditionalGeneration:
-    config = T5Config(
-        vocab_size=32128, d_model=width, d_kv=64, d_ff=inner, num_layers=layers, num_heads=heads,
-        decoder_start_token_id=0, pad_token_id=0, eos_token_id=1,
-    )  # fmt: skip
-    with torch.device("cuda"):
-        return T5ForConditionalGeneration(config).to(torch.bfloat16).eval()
+def random_sources(rows: int, width: int) -> torch.Tensor:
+    return torch.randint(2, 32000, (rows, width), generator=torch.Generator().manual_seed(0)).cuda()
 
 
-def test_what_texts_cost():
-    """Milliseconds of texts of 64 tokens at the shapes of t5-large and t5-small, random weights, median of five."""
-    torch.manual_seed(0)
-    large, small = shaped(24, 1024, 16, 4096), shaped(6, 512, 8, 2048)
-    ids = torch.randint(2, 32000, (1, 64), device="cuda")
-    systems = {"large alone": bild.LargeOnly(), "speculative": bild.Speculative(draft_length=5)}
-    times: dict[str, list[float]] = {}
-    for turn in range(6):
-        for name, policy in systems.items():
-            for engine in ("static", "graphs"):
-                torch.cuda.synchronize()
-                start = time.perf_counter()
-                bild.generate(large, small, ids, policy=policy, max_new_tokens=64, engine=engine)
-                torch.cuda.synchronize()
-                if turn > 0:  # the first one captures
-                    times.setdefault(f"{name}, {engine}", []).append(1000 * (time.perf_counter() - start))
-    medians = {name: statistics.median(each) for name, each in times.items()}
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_texts_are_those_of_single_steps_and_of_transformers(dtype):
+    """A text may part from another's only where the two most probable tokens are as good as equal."""
+    large, small = (random_model(PAPER["t5-small"], dtype, torch.device("cuda"), seed=seed) for seed in (0, 1))
+    ids = random_sources(32, 40)
+    expected = large.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, num_beams=1, max_new_tokens=24)
+    for engine, policy in (("static", bild.LargeOnly()), ("graphs", bild.LargeOnly()), ("graphs", bild.Speculative())):
+        found = bild.generate(large, small, ids, policy=policy, max_new_tokens=24, engine=engine).sequences
+        for row in (found != expected).any(-1).nonzero().flatten().tolist():
+            place = int((found[row] != expected[row]).int().argmax())
+            shown = expected[row : row + 1, :place]
+            logits = large(input_ids=ids[row : row + 1], decoder_input_ids=shown).logits[0, -1].float()
+            best = logits.topk(2).values
+            assert float(best[0] - best[1]) < {torch.float32: 1e-4}.get(dtype, 0.1) * float(best[0].abs().clamp(min=1))
+
+
+def median_seconds(work, runs: int = 5) -> float:
+    """Of a few runs behind one that captures and warms."""
+    times = []
+    for _ in range(runs + 1):
+        start = now(torch.device("cuda"))
+        work()
+        times.append(now(torch.device("cuda")) - start)
+    return statistics.median(times[1:])
+
+
+def test_what_steps_and_texts_cost():
+    """At the shapes of t5-large and t5-small, random weights, texts of 64 tokens."""
+    device, dtype, tokens = torch.device("cuda"), torch.bfloat16, 64
+    large, small = (random_model(PAPER[name], dtype, device) for name in ("t5-large", "t5-small"))
+    bandwidth = read_bandwidth(device, 2**33)
+    methods = {
+        "transformers generate": TransformersGenerate("", large),
+        "transformers assisted": TransformersAssisted("", large, small),
+        **{
+            f"{label}, {engine}": BildMethod(label, policy, engine, large, small)
+            for engine in ("static", "graphs")
+            for label, policy in (
+                ("large alone", bild.LargeOnly()),
+                ("small alone", bild.SmallOnly()),
+                ("speculative", bild.Speculative(draft_length=5)),
+            )
+        },
+    }
+    figures = {}
+    for size in (1, 16):
+        ids = random_sources(size, 64)
+        batch = ids, torch.ones_like(ids)
+        alone = ("transformers assisted",) if size > 1 else ()
+        figures[f"milliseconds, batch {size}"] = {
+            name: 1000 * median_seconds(lambda one=one, batch=batch: one.decode(batch, tokens))
+            for name, one in methods.items()
+            if name not in alone
+        }
+    for engine in ("static", "graphs"):
+        stepper = Stepper(large, engine, random_sources(1, 64), tokens // 2, 8)
+        seconds = {width: stepper.seconds(width, 50) for width in (1, 8)}
+        read = step_bytes(large, int8=False, source=64, length=tokens // 2)
+        figures[f"large step, {engine}"] = {
+            "microseconds": {str(width): 1e6 * one for width, one in seconds.items()},
+            "share of the bandwidth limit": read / bandwidth / seconds[1],
+        }
+    single = figures["milliseconds, batch 1"]
+    figures["draft step, microseconds"] = {
+        engine: 1000 * single[f"small alone, {engine}"] / tokens for engine in ("static", "graphs")
+    }
+    figures["times as fast as transformers generate"] = {
+        name: {one: times["transformers generate"] / own for one, own in times.items()}
+        for name, times in figures.items()
+        if name.startswith("milliseconds")
+    }
     machine = torch.cuda.get_device_name()
-    RESULTS.mkdir(parents=True, exist_ok=True)
     content = {
         "machine": machine, "torch": torch.__version__, "transformers": transformers.__version__, "dtype": "bfloat16",
-        "milliseconds": times, "medians": medians,
+        "bandwidth_gb_per_s": bandwidth / 1e9, "figures": figures,
     }  # fmt: skip
+    RESULTS.mkdir(parents=True, exist_ok=True)
     file = RESULTS / f"graphs-{re.sub('[^a-z0-9]+', '-', machine.lower())}.json"
     file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    assert medians["large alone, graphs"] < medians["large alone, static"]
-    assert medians["speculative, graphs"] < medians["speculative, static"]
+    for name in ("large alone", "small alone", "speculative"):
+        assert single[f"{name}, graphs"] < single[f"{name}, static"]

@@ -74,7 +74,7 @@ def test_other_weights_or_another_dtype_are_never_stale(tape, change):
     recorded = tape.recorded
     change(model)
     after = logits("graphs")
-    assert tape.recorded == recorded + 1
+    assert tape.recorded == recorded + 2  # the encoder, and the step
     assert not after.double().equal(before.double())
     assert float((after - logits("static")).norm() / after.norm()) < (0.02 if change is to_bfloat16 else 1e-5)
 
@@ -209,22 +209,24 @@ def kept_slots(self, tokens, positions, places, reach):
     return replace(step, slots=self.first)
 
 
-def noted_lengths(self, facts, tokens, width):
-    self.noted = [row[0] for row in facts]
-    return ORIGINAL["_fill"](self, facts, tokens, width)
+def noted_lengths(self, tokens, lengths, *others):
+    self.noted = lengths
+    name = "draft" if len(others) > 1 else "extend"
+    return ORIGINAL[name](self, tokens, lengths, *others)
 
 
 def baked_lengths(self, tokens, starts):
-    return ORIGINAL["_hidden"](self, tokens, torch.stack([torch.full((), length) for length in self.noted]))
+    noted = getattr(self, "noted", [0] * len(tokens))
+    return ORIGINAL["_hidden"](self, tokens, torch.stack([torch.full((), length) for length in noted]))
 
 
-def padding_of_the_first_call(self, rows, joined, valid):
-    ORIGINAL["hold"](self, rows, joined, torch.ones_like(valid))
+def padding_of_the_first_call(self, rows, input_ids, mask, encoder):
+    ORIGINAL["read"](self, rows, input_ids, None, encoder)
 
 
-def sources_of_the_first_call(self, rows, joined, valid):
+def sources_of_the_first_call(self, *read):
     if not getattr(self, "holds", False):
-        ORIGINAL["hold"](self, rows, joined, valid)
+        ORIGINAL["read"](self, *read)
     self.holds = True
 
 
@@ -237,13 +239,13 @@ def what_is_drafted_forgotten(self, tokens, lengths, widths, asked, head):
     return ORIGINAL["draft"](self, tokens, lengths, widths, replace(asked, n_drafted=0), head)
 
 
-ORIGINAL = {name: getattr(FixedCaches, name) for name in ("at", "_fill", "_hidden", "hold", "draft")}
+ORIGINAL = {name: getattr(FixedCaches, name) for name in ("at", "_hidden", "read", "extend", "draft")}
 MUTANTS = {
     "the mask of the first step": {"at": kept_mask},
     "the cache's places of the first step": {"at": kept_slots},
-    "lengths as numbers of Python": {"_fill": noted_lengths, "_hidden": baked_lengths},
-    "no padding": {"hold": padding_of_the_first_call},
-    "the first call's sources": {"hold": sources_of_the_first_call},
+    "lengths as numbers of Python": {"extend": noted_lengths, "draft": noted_lengths, "_hidden": baked_lengths},
+    "no padding": {"read": padding_of_the_first_call},
+    "the first call's sources": {"read": sources_of_the_first_call},
     "the first turn's random numbers": {"draft": numbers_of_the_first_turn},
     "every stretch begins a turn": {"draft": what_is_drafted_forgotten},
 }
