@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -16,9 +15,9 @@ from transformers import (
 )
 
 import bild
-from bild import decode, drafter, tensors, turn
+from bild import drafter
 from bild.engine import make_runner
-from bild.engine.t5 import fixed, graphs, shelf
+from bild.engine.t5 import graphs, shelf
 from bild.engine.t5.fixed import bucket
 from tests.bild.models import EOS, PAD, START, VOCAB, pair, sources, tiny_t5
 from tests.bild.replayed import COUNTING, LENGTHS, Stopping, same, written
@@ -79,55 +78,6 @@ def test_a_draft_turn_is_one_replay_and_one_look_at_the_device(tape, monkeypatch
     assert tape.replayed - first == drafts + count.large_steps + 2  # and two encoders
     assert again_run == 5 * drafts >= count.small_steps
     assert out.sequences.equal(again.sequences)
-
-
-class Counted(TorchDispatchMode):
-    """Operations of each round outside of what is replayed."""
-
-    def __init__(self):
-        super().__init__()
-        self.rounds = []
-
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        if not operation.is_view and operation._schema.name not in ("aten::lift_fresh", "aten::promote_types"):
-            self.rounds[-1].append(operation._schema.name)
-        return operation(*args, **({} if kwargs is None else kwargs))
-
-
-BUDGET = {  # launches and transfers of a round, replays and reads apart; what a policy computes is most of it
-    bild.LargeOnly(): 7,
-    bild.BigLittle(fallback=0.3, rollback=1.0, draft_length=4): 25,
-    bild.Speculative(draft_length=4): 19,
-}
-
-
-@pytest.mark.parametrize("policy", BUDGET, ids=str)
-def test_what_a_round_asks_of_the_device_has_a_budget(tape, monkeypatch, policy):
-    keywords = {"lengths": [4], "max_new_tokens": 20}
-    written("graphs", policy, **keywords)
-    counted, looks, transfers, own = Counted(), [], [], decode.Decoder.round
-
-    def round_(self):
-        counted.rounds.append([])
-        with counted:
-            return own(self)
-
-    def noting(where, function):
-        return lambda *asked: where.append(function) or function(*asked)
-
-    monkeypatch.setattr(decode.Decoder, "round", round_)
-    monkeypatch.setattr(decode, "to_host", noting(looks, tensors.to_host))
-    for place in (decode, turn):
-        monkeypatch.setattr(place, "sent", noting(transfers, tensors.sent))
-    monkeypatch.setattr(fixed, "_fill", noting(transfers, fixed._fill))
-    recorded, replayed = tape.recorded, tape.replayed
-    out = written("graphs", policy, **keywords)
-    rounds, models = out.stats[0].rounds, 1 + policy.uses_small
-    assert tape.recorded == recorded  # whatever the second call comes to, the first one has prepared for
-    assert tape.replayed - replayed <= (rounds + 1) * models
-    assert len(looks) <= rounds + 1  # the verdict's, and a review's; a draft is looked at where it is replayed
-    assert len(transfers) <= rounds * (models + 2) + 1
-    assert max(map(len, counted.rounds[:-1])) <= BUDGET[policy], counted.rounds
 
 
 def test_dropped_steps_are_told(tape):
