@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bild.drafter import Drafter
-from bild.engine.runner import DraftRunner, Runner
+from bild.engine.runner import Runner, drafts_at_once
 from bild.policies.base import Policy
 from bild.reader import Reader
 from bild.rows import Request, Rows
@@ -53,7 +53,7 @@ class Decoder:
         cap = 0 if self._policy.max_draft is None else self._draft_width
         prompt = self._request.prompt.shape[1]
         large = self._readers.get("large")
-        if large is not None and isinstance(large.runner, DraftRunner):
+        if large is not None and drafts_at_once(large.runner):
             large.runner.get_ready({*range(1, cap + 2), *range(prompt, prompt + cap + 1)}, ())
         if self._drafter is not None:
             self._drafter.get_ready({self._draft_width, *self._policy.draft_lengths}, prompt)
