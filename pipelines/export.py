@@ -1,10 +1,12 @@
 """``python -m pipelines.export from=FOLDER to=FOLDER``: a finished checkpoint, ready to ship.
 
-Casts the weights, leaves the training state behind, keeps card, resolved config, log and shortlist beside them.
+Casts the weights, leaves the training state behind, keeps card, resolved config, log and shortlist beside them, JSON
+without the blanks that are half of a tokenizer's file.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -12,8 +14,8 @@ from omegaconf import DictConfig
 from pipelines.cli import UserError, entry
 
 DTYPES = ("float32", "bfloat16", "float16")
-# The card, the config, the log, and what an aligned small model may draft.
-KEPT = ("README.md", "finetune.yaml", "align.yaml", "trainer_state.json", "shortlist.json")
+# The card, the config, the log, what an aligned small model may draft, and the tokenizer.
+KEPT = ("README.md", "finetune.yaml", "align.yaml", "trainer_state.json", "shortlist.json", "tokenizer.json")
 
 
 def main(config: DictConfig) -> None:
@@ -37,11 +39,19 @@ def main(config: DictConfig) -> None:
         raise UserError(f"to={target} exists; give a new folder, or remove it first")
     target.parent.mkdir(parents=True, exist_ok=True)
     loaded = load(Model(name=source.name, path=str(source)), source.parent.name, "finetune")
-    texts = {name: (source / name).read_text(encoding="utf-8") for name in KEPT if (source / name).is_file()}
+    texts = {name: compact(source / name) for name in KEPT if (source / name).is_file()}
     facts = {key: value for key, value in about.items() if key not in ("files", "format")}
     write_final(target, loaded.model.to(getattr(torch, config.dtype)), loaded.tokenizer, texts, facts)
     size = sum(path.stat().st_size for path in target.iterdir())
     print(f"{target}: {size / 1e6:.1f} MB in {config.dtype}")
+
+
+def compact(path: Path) -> str:
+    """The text of a file; of JSON, its value in as few characters as it takes."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".json":
+        return text
+    return json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
 if __name__ == "__main__":

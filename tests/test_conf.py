@@ -20,7 +20,7 @@ from tests.conf import ROOT, composed
 
 ROOTS = sorted(path.stem for path in (ROOT / "conf").glob("*.yaml"))
 NO_MODELS = ("bigram", "early_exit", "prompt_lookup")
-FINETUNE_OVERLAYS = {"finetune_grid", "from_scratch"}
+FINETUNE_OVERLAYS = {"finetune_grid", "finetune_grid_large", "from_scratch"}
 PAPER_ROWS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*-*.yaml"))
 
 
@@ -197,9 +197,17 @@ def test_rows_of_speculative_cascades(name: str) -> None:
         assert isinstance(instantiate(composed("evaluate", f"experiment={name}", f"bild={other}").bild), kind)
 
 
-def test_the_grid_gives_each_rate_its_folder() -> None:
-    config = composed("finetune", "experiment=finetune_grid", "train.learning_rate=5e-5")
-    assert config.out == "checkpoints/toy_de_en/tiny-small-lr5e-05"
+@pytest.mark.parametrize(
+    ("overlay", "model", "rates"),
+    [("finetune_grid", "t5-small", "5e-5,1e-4,2e-4,5e-4"), ("finetune_grid_large", "t5-large", "5e-5,1e-4")],
+)
+def test_the_papers_grids_give_each_rate_its_folder(overlay, model, rates) -> None:
+    for rate in rates.split(","):
+        words = [f"experiment={overlay}", f"model={model}", "task=xsum", f"train.learning_rate={rate}"]
+        config = composed("finetune", *words, hydra=True)
+        assert config.hydra.sweeper.params == {"train.learning_rate": rates}
+        assert config.out == f"checkpoints/xsum/{model}-lr{float(rate)}"
+        assert instantiate(config.train).learning_rate == float(rate)
 
 
 @pytest.mark.parametrize(("data", "task"), [("iwslt", "iwslt2017"), ("wmt", "wmt14")])

@@ -1,5 +1,7 @@
 """A finished checkpoint, made ready to ship."""
 
+import subprocess
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -9,7 +11,7 @@ from pipelines import export
 from pipelines.cli import UserError
 from pipelines.models import manifest, shortlist
 from pipelines.training.final import write_final
-from tests.conf import composed
+from tests.conf import ROOT, composed
 from tests.training import tiny
 
 
@@ -17,7 +19,12 @@ from tests.training import tiny
 def finished(tmp_path):
     """A finished checkpoint with what a training leaves beside it."""
     folder = tmp_path / "run"
-    texts = {"README.md": "a card", "align.yaml": "seed: 0", "trainer_state.json": "{}", "other.txt": "no"}
+    texts = {
+        "README.md": "a card",
+        "align.yaml": "seed: 0",
+        "trainer_state.json": '{"epoch": 1,\n "task": "für"}',
+        "other.txt": "no",
+    }
     write_final(folder, tiny.new_model(), tiny.TOKENIZER, texts, {"step": 7})
     (folder / "checkpoint-7").mkdir()
     shortlist.write(folder, [1, 5], tiny.TOKENIZER, 1)
@@ -43,6 +50,18 @@ def test_weights_are_cast_and_the_training_state_stays_behind(finished, tmp_path
     for name, weight in theirs.items():
         assert torch.equal(weight, ours[name].to(getattr(torch, dtype))), name
     assert AutoTokenizer.from_pretrained(target).get_vocab() == tiny.TOKENIZER.get_vocab()
+    assert (target / "trainer_state.json").read_text(encoding="utf-8") == '{"epoch":1,"task":"für"}\n'
+    sizes = [(folder / "tokenizer.json").stat().st_size for folder in (target, finished)]
+    assert sizes[0] < 0.7 * sizes[1]
+
+
+def test_the_pair_that_ships_takes_less_than_16_mb():
+    names = subprocess.check_output(["git", "ls-files", "-z", "checkpoints/pretrained"], cwd=ROOT, text=True)
+    files = [ROOT / name for name in names.split("\0") if name]
+    assert len(files) == 19
+    assert sum(file.stat().st_size for file in files) < 15_950_000
+    for size in ("large", "small"):
+        assert manifest.is_complete(ROOT / f"checkpoints/pretrained/tiny-{size}")
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_limit_and_seed(origin):
     assert rows == list(origin().load("train", limit=50))
 
 
-def pairs_by_split(count):
+def sentence_pairs(count):
     """Word pairs of each split's sentences, as the generator used them."""
     found = {split: [] for split in SPLITS}
     sampler = SentenceSampler(Draw(0, "test"), lexicon.load())
@@ -95,7 +95,13 @@ def pairs_by_split(count):
     return found
 
 
-def test_held_out_splits_hold_pairs_that_training_never_has():
+def report_pairs(count):
+    """Word pairs of each split's reports."""
+    return {split: [set(report.pairs) for report in islice(reports(0, split), count)] for split in SPLITS}
+
+
+@pytest.mark.parametrize("pairs_by_split", [sentence_pairs, report_pairs])
+def test_held_out_splits_hold_pairs_that_training_never_has(pairs_by_split):
     found = pairs_by_split(80)
     trained = set().union(*found["train"])
     assert all(pairs - trained for pairs in found["test"])
@@ -115,6 +121,18 @@ def test_unseen_pairs_show_in_the_text():
     testing = " ".join(sentence.german for sentence in islice(sentences(0, "test"), 500))
     assert not [word for word in held_out if word in training.replace(".", " ").split()]
     assert any(word in testing for word in held_out)
+
+
+def test_unseen_pairs_show_in_the_reports():
+    """Two cities with a line of the test split between them are in no opening sentence of training."""
+    lines = {f"from {a} to {b} " for a in trains.CITIES for b in trains.CITIES if split_of([(a, b)]) == "test"}
+    assert lines
+    training, testing = (
+        " ".join(report.text for report in islice(reports(0, split), count)).replace(".", " ")
+        for split, count in (("train", 3000), ("test", 500))
+    )
+    assert not [line for line in lines if line in training]
+    assert any(line in testing for line in lines)
 
 
 def test_references_vary_as_told():

@@ -2,7 +2,8 @@
 
 A report is drawn as facts, told in sentences of which some do not matter, and summed up in one by the facts that do: it
 needs the highest of several temperatures, a score counted from goals, a delay that was corrected later. The
-pairs of names and facts that meet decide the split (``toy.splits``).
+pairs of names and facts that meet decide the split (``toy.splits``). So no report and no summary is in two splits;
+single sentences, such as an aside, may be.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Which split a generated text belongs to, by the pairs of words in it.
 
 Knows pairs and splits; knows nothing about the grammars that make them. A pair belongs to one split by its hash. A test
-text has at least one pair of test and none of validation, a training text has only training pairs. So no text is in two
-splits, and test and validation ask for combinations that training never showed.
+text has at least one pair of test and none of validation, a training text has only training pairs. So no text (a
+sentence of toy_de_en, a whole report of toy_reports) is in two splits, and test and validation ask for combinations
+that training never showed.
 """
 
 from __future__ import annotations
