@@ -72,7 +72,7 @@ class BildMethod:
             decoding += total - self._encoder_seconds(batch, max_new_tokens)
         return outside / decoding
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def _encoder_seconds(self, batch: Batch, max_new_tokens: int) -> float:
         """What reading a source takes beyond reading it ready encoded, summed over the models that take part. With the
         room that decoding has, for which an engine has prepared by then."""

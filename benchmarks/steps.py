@@ -57,11 +57,11 @@ class Stepper:
         self._runner = make_runner(model, engine, length + widest, listed)
         self._device = model.device
         self._tokens = torch.zeros(1, length + widest, dtype=torch.long)
-        with torch.no_grad():
+        with torch.inference_mode():
             self._runner.prefill(input_ids=source, attention_mask=torch.ones_like(source))
             self._extend(length)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def seconds(self, width: int, repeats: int) -> float:
         """Median time of one step over ``width`` tokens, of a few in a row behind one that is not counted."""
         times = []

@@ -200,6 +200,7 @@ def layers_taken(call: Call, runners: Mapping[str, Runner], row: int) -> list[in
     return large.depths[row][call.prompt.shape[1] - 1 :] if isinstance(large, DynamicDepthRunner) else None
 
 
+@torch.inference_mode()
 def begin(call: Call, streamer: Any = None) -> tuple[Decoder, dict[str, Runner]]:
     """Prefill the models that take part. Returns the loop, ready to run, and their runners."""
     prompt, eos = call.prompt, checks.as_ids(call.config.eos_token_id)

@@ -32,7 +32,7 @@ class RestartError(ValueError):
     """A row of this call cannot be given another source; ``bild.generate`` decodes whole batches."""
 
 
-# Each step in one mode, whatever the caller's: caches made in inference mode cannot be written to outside of it.
+# What is yielded is the caller's, in whatever mode, and to be written to.
 @torch.inference_mode(False)
 @torch.no_grad()
 def generate_many(
@@ -125,6 +125,7 @@ def _readable(
     return taken, streams, None
 
 
+@torch.inference_mode()
 def _restart(
     decoder: Decoder,
     runners: Mapping[str, Runner],

@@ -54,7 +54,7 @@ def step_costs(
     return _figures(found, decoder.decoding.seed)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def _stepper(decoder: BatchDecoder, source: list[int], written: list[int], widest: int) -> Callable[[Probe], float]:
     """Takes a step behind what was written, and takes it back; returns the milliseconds of the step."""
     call, runners = open_runners(decoder, [source], len(written) + widest)
