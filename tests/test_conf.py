@@ -210,6 +210,11 @@ def test_the_papers_grids_give_each_rate_its_folder(overlay, model, rates) -> No
         assert instantiate(config.train).learning_rate == float(rate)
 
 
+@pytest.mark.parametrize("name", ["cascade_xsum_large", "cascade_cnndm_xl"])
+def test_summaries_of_the_cascades_paper_are_scored_by_rouge_2(name: str) -> None:
+    assert HEADLINE[composed("evaluate", f"experiment={name}").task.metric] == "rouge2"
+
+
 @pytest.mark.parametrize(("data", "task"), [("iwslt", "iwslt2017"), ("wmt", "wmt14")])
 def test_the_papers_early_exit_and_its_baseline(data, task) -> None:
     config = composed("evaluate", f"experiment=early_exit_{data}", "bild.fallback=0.2", "bild.rollback=0.5")

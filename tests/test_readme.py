@@ -51,7 +51,9 @@ def test_long_commands_compose(command: str) -> None:
     if root in ("report", "readme"):
         return
     overrides = [
-        word.split(",")[0] if "=" in word and "{" not in word else word for word in words[place + 1 :] if word != "-m"
+        word.split(",")[0] if "=" in word and not set("{[") & set(word) else word
+        for word in words[place + 1 :]
+        if word != "-m"
     ]
     config = composed(root, *overrides)
     for node in ("task", "model", "large", "small", "bild", "train", "align"):

@@ -81,8 +81,8 @@ class Disagreement(PerExample):
 class ScoreLoss(PerExample):
     """What a text's own score lacks to that of the large model's text, 0 to 1; a text that is better loses nothing.
 
-    Sentence BLEU (effective order, exponential smoothing) or ROUGE-Lsum, each over 100. Its mean is at least the mean
-    drop of these scores.
+    Sentence BLEU (effective order, exponential smoothing) or the task's ROUGE, each over 100. Its mean is at least the
+    mean drop of these scores.
     """
 
     title = "loss of sentence score against the large model"
@@ -94,7 +94,7 @@ class ScoreLoss(PerExample):
 
 @dataclass(frozen=True)
 class CorpusDrop(Risk):
-    """Points of corpus BLEU, or of mean ROUGE-Lsum, below the large model; bounded by a paired bootstrap."""
+    """Points of corpus BLEU, or of the task's mean ROUGE, below the large model; bounded by a paired bootstrap."""
 
     metric: str
     seed: int

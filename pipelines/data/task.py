@@ -18,7 +18,7 @@ from pipelines.data import columns, files
 from pipelines.data.prompt import FewShot
 
 SPLITS = ("train", "validation", "test")
-METRICS = ("bleu", "rouge", "exact_match", "f1", "number")
+METRICS = ("bleu", "rouge", "rouge2", "exact_match", "f1", "number")
 
 
 class Origin(Protocol):

@@ -18,19 +18,34 @@ BLEU_ORDER = 4
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 ANSWER_SCORES = ("exact_match", "f1")
 # Which of a metric's numbers stands for it in tables; the paper's "ROUGE-L" is rougeLsum.
-HEADLINE = {"bleu": "bleu", "rouge": "rougeLsum", "exact_match": "exact_match", "f1": "f1", "number": "exact_match"}
+HEADLINE = {
+    "bleu": "bleu",
+    "rouge": "rougeLsum",
+    "rouge2": "rouge2",
+    "exact_match": "exact_match",
+    "f1": "f1",
+    "number": "exact_match",
+}
+_ROUGE = "mean F-measure of ROUGE over the texts, words cut to stems (Porter), sentences as Punkt splits them"
 # What each metric's signature says, for people.
 MEANINGS = {
     "bleu": "BLEU of the whole split as sacreBLEU computes it: one reference a text, upper and lower case told apart, "
     "its standard tokenization (13a), exponential smoothing where no n-gram of an order matches",
-    "rouge": "mean F-measure of ROUGE over the texts, words cut to stems (Porter), sentences as Punkt splits them",
+    "rouge": _ROUGE,
+    "rouge2": _ROUGE,
     "exact_match": "share of the texts that are a right answer but for case, punctuation and articles, as SQuAD has it",
     "f1": "mean F1 of a text's words with those of the best right answer, without case, punctuation and articles, as "
     "SQuAD has it",
     "number": "share of the texts with the reference's number, the one after #### or else the last, as GSM8K has it",
 }
 # Metrics that are the mean of each text's scores, and these scores.
-_MEANS = {"rouge": ROUGE_TYPES, "exact_match": ANSWER_SCORES, "f1": ANSWER_SCORES, "number": ("exact_match",)}
+_MEANS = {
+    "rouge": ROUGE_TYPES,
+    "rouge2": ROUGE_TYPES,
+    "exact_match": ANSWER_SCORES,
+    "f1": ANSWER_SCORES,
+    "number": ("exact_match",),
+}
 
 # Abbreviations of English news and dialogue that Punkt must not take for the end of a sentence.
 _ABBREVIATIONS = """
@@ -76,7 +91,7 @@ def score(metric: str, texts: Sequence[str], references: Sequence[str]) -> Quali
 def row_statistics(metric: str, texts: Sequence[str], references: Sequence[str]) -> np.ndarray:
     """One row of numbers per text from which ``aggregate`` makes the score.
 
-    (N, 10) for "bleu", (N, 4) for "rouge", (N, 2) for "exact_match" and "f1", (N, 1) for "number".
+    (N, 10) for "bleu", (N, 4) for "rouge" and "rouge2", (N, 2) for "exact_match" and "f1", (N, 1) for "number".
     """
     if len(texts) != len(references):
         raise ValueError(f"{len(texts)} texts but {len(references)} references")
@@ -85,6 +100,7 @@ def row_statistics(metric: str, texts: Sequence[str], references: Sequence[str])
     rows = {
         "bleu": _bleu_row,
         "rouge": _rouge_row,
+        "rouge2": _rouge_row,
         "exact_match": _answer_row,
         "f1": _answer_row,
         "number": _number_row,

@@ -38,6 +38,12 @@ def test_rouge_is_rouge_scores_with_stemming_and_our_sentences():
     assert quality.scores == pytest.approx(expected)
     assert quality.headline == pytest.approx(expected["rougeLsum"])
     assert expected["rougeLsum"] != expected["rougeL"]
+    other = scoring.score("rouge2", [text], [reference])
+    assert other.scores == quality.scores
+    assert other.signature == quality.signature
+    assert other.headline == pytest.approx(expected["rouge2"]) != pytest.approx(quality.headline)
+    rows = scoring.row_statistics("rouge2", [text], [reference])
+    assert 100 * scoring.row_scores("rouge2", rows) == pytest.approx([expected["rouge2"]])
 
 
 def test_rouge_of_several_texts_is_the_mean():
