@@ -23,11 +23,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "transformers", "numpy", "ctranslate2", "sacrebleu", "scikit-learn")
 
 
-def provenance(config: dict[str, Any], bandwidth: float) -> dict[str, Any]:
+def provenance(config: dict[str, Any], bandwidth: float, module: str = "benchmarks.latency") -> dict[str, Any]:
     """Everything needed to make a result again. ``config``: the options of the run; ``bandwidth``: bytes a second."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", "benchmarks.latency", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
         "git": {"revision": _git("rev-parse", "HEAD"), "changed": _git("status", "--porcelain", "-uno") != ""},
         "versions": {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
         "machine": {

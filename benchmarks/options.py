@@ -48,9 +48,11 @@ def parser() -> argparse.ArgumentParser:
     for one in (pair, inflate):
         _common(one, run_pair, ["assisted", "lookup", *CTRANSLATE2], tokens=64)
         _pair(one)
+        _policies(one)
         one.add_argument("--profile-rows", type=_whole, default=5, help="rows on which overhead is measured")
     _common(batch, run_batch, list(CTRANSLATE2), tokens=64)
     _pair(batch)
+    _policies(batch)
     batch.add_argument("--batch-sizes", nargs="+", type=_whole, default=[1, 2, 4, 8, 16, 32])
     for one, large, small in ((pair, None, None), (inflate, "t5-large", "t5-small"), (batch, None, None)):
         if one is pair:
@@ -61,20 +63,37 @@ def parser() -> argparse.ArgumentParser:
     return main
 
 
+def rounding_parser() -> argparse.ArgumentParser:
+    """Of ``benchmarks.rounding``, which times nothing."""
+    made = Parser(prog="python -m benchmarks.rounding", description="what rounding changes")
+    _machine(made)
+    _pair(made)
+    made.add_argument(
+        "--batch-sizes", nargs="+", type=_whole, default=[100, 37, 1], help="the large model's, then lossless settings'"
+    )
+    made.add_argument("--tokens", dest="max_new_tokens", type=_whole, default=64, help="written at most per row")
+    made.set_defaults(mode="rounding", large_shape=None, small_shape=None)
+    return made
+
+
 def _common(mode: argparse.ArgumentParser, run: Callable[..., Any], peers: list[str], tokens: int) -> None:
     mode.set_defaults(run=run)
+    _machine(mode)
+    mode.add_argument("--peers", nargs="*", choices=peers, default=peers, help="beside transformers generate")
+    mode.add_argument("--runs", type=_whole, default=5)
+    mode.add_argument("--tokens", dest="max_new_tokens", type=_whole, default=tokens, help="written at most per row")
+
+
+def _machine(mode: argparse.ArgumentParser) -> None:
     mode.add_argument("--device", type=_device, default="cpu", help="cpu or cuda")
     mode.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     mode.add_argument("--threads", type=_whole, default=None, help="of torch and CTranslate2; default: torch's choice")
     mode.add_argument(
         "--engines", nargs="+", type=_engine, help="default: static, and static+int8 on cpu or graphs on cuda"
     )
-    mode.add_argument("--peers", nargs="*", choices=peers, default=peers, help="beside transformers generate")
     mode.add_argument(
         "--bandwidth-bytes", type=_whole, help="of the tensor that tells the bandwidth; default: 1 GiB, 8 on cuda"
     )
-    mode.add_argument("--runs", type=_whole, default=5)
-    mode.add_argument("--tokens", dest="max_new_tokens", type=_whole, default=tokens, help="written at most per row")
     mode.add_argument("--name", default=None, help="of the result; default: from models or shapes, device and dtype")
     mode.add_argument("--out", type=Path, default=None, help=f"JSON file; default: {RESULTS}/MODE-NAME.json")
 
@@ -89,6 +108,9 @@ def _pair(mode: argparse.ArgumentParser) -> None:
     mode.add_argument("--prefix", default="", help="put before every source")
     mode.add_argument("--source-length", type=_whole, default=256, help="tokens; longer sources are cut")
     mode.add_argument("--limit", type=_whole, default=None, help="the first so many rows")
+
+
+def _policies(mode: argparse.ArgumentParser) -> None:
     mode.add_argument(
         "--big-little",
         dest="policies",

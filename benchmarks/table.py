@@ -36,7 +36,7 @@ def _refuse(message: str) -> int:
 
 def markdown(content: dict[str, Any]) -> str:
     """The table of one result, and below it what was measured and where."""
-    make = {"steps": _steps, "pair": _pair, "inflate": _pair, "batch": _batch}[content["mode"]]
+    make = {"steps": _steps, "pair": _pair, "inflate": _pair, "batch": _batch, "rounding": _rounding}[content["mode"]]
     titles, rows = make(content)
     return f"{_layout(titles, rows)}\n{_footer(content)}\n"
 
@@ -90,6 +90,26 @@ def _batch(content: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return ["tokens/s (speedup) at batch size", *map(str, sizes)], rows
 
 
+def _rounding(content: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    titles = ["engine"]
+    for role in ("large", "small"):
+        titles += [f"BLEU, {role} alone", f"same choice as float32, {role}"]
+    sizes = [one["batch_size"] for one in content["engines"][0]["lossless"]]
+    titles += [f"lossless texts unlike the large model's, {_in_batches(size)}" for size in sizes]
+    rows = []
+    for engine in content["engines"]:
+        row = [engine["engine"]]
+        for role in ("large", "small"):
+            choice = engine["same_choice"][role]
+            row += [number(engine["bleu"][role], 2), f"{100 * choice['same'] / choice['positions']:.2f} %"]
+        rows.append([*row, *(str(one["differ"]) for one in engine["lossless"])])
+    return titles, rows
+
+
+def _in_batches(size: int) -> str:
+    return "one by one" if size == 1 else f"in batches of {size}"
+
+
 def _footer(content: dict[str, Any]) -> str:
     provenance, config = content["provenance"], content["provenance"]["config"]
     machine, versions = provenance["machine"], provenance["versions"]
@@ -105,7 +125,8 @@ def _footer(content: dict[str, Any]) -> str:
         what += f"; {_counted(content['data']['rows'], 'row')} of {content['data']['path']}"
     tools = ", ".join(f"{name} {versions[name]}" for name in TOOLS if versions[name] is not None)
     when = f"{provenance['date'][:10]}, revision {str(provenance['git']['revision'])[:7]}"
-    return f"{what}; {config['dtype']}, medians of {_counted(config['runs'], 'run')}; {where}; {tools}; {when}."
+    medians = f", medians of {_counted(config['runs'], 'run')}" if "runs" in config else ""
+    return f"{what}; {config['dtype']}{medians}; {where}; {tools}; {when}."
 
 
 def _counted(number: int, noun: str) -> str:

@@ -63,7 +63,8 @@ def markdown(paths: Sequence[Path]) -> str:
     found = results.find(paths)
     entries = [line.entry for line in table.lines(found)]
     details = [column for column in table.detail_columns(entries) if column.title in DETAILS]
-    body = _table([*table.main_columns(found[0].content["task"]["metric"]), *details], entries)
+    columns = table.of_runs([*table.main_columns(found[0].content["task"]["metric"]), *details], found)
+    body = _table(columns, entries)
     return f"{body}\n{_provenance(found[0].content)}\n"
 
 

@@ -13,7 +13,7 @@ import torch
 from hydra.utils import instantiate
 
 from benchmarks import inflated
-from benchmarks.options import parser
+from benchmarks.options import parser, rounding_parser
 from benchmarks.shapes import parse_shape
 from pipelines.readme import alignment_table, methods_table, with_tables
 from tests.conf import ROOT, composed
@@ -88,6 +88,9 @@ def test_benchmark_commands_are_understood() -> None:
         assert words[:2] == ["python", "-m"]
         if words[2] == "benchmarks.inflated":
             assert parse_shape(inflated.parser().parse_args(words[3:]).shape)
+            continue
+        if words[2] == "benchmarks.rounding":
+            assert rounding_parser().parse_args(words[3:]).data
             continue
         assert words[2] == "benchmarks.latency"
         options = parser().parse_args(words[3:])

@@ -1,4 +1,4 @@
-"""What the papers go through: every sweep's jobs compose and are the published settings, as is DistillSpec's training."""
+"""What the papers go through: every sweep's jobs compose and are the published settings; DistillSpec's training."""
 
 import math
 import re

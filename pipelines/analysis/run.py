@@ -86,7 +86,7 @@ class Analysis:
         content = {
             "models": {role: asdict(model) for role, model in self._pair.described.items()},
             "decoding": asdict(self._decoder.decoding),
-            "run": self._bench.described(timings.values()),
+            "run": self._bench.described(timings.values(), timings["large"]),
             "agreement": agreement(positions, asked.bins, seed, self._guesses),
             "steps": steps,
             "alone_ms_per_token": (ms := _ms_per_token(timings, decoded, list(alone))),

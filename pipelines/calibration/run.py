@@ -129,7 +129,7 @@ def calibrate(
             "selection": selection.described(),
             "test": test.described(),
         },
-        "run": selection.writer.bench.described(timings),
+        "run": selection.writer.bench.described(timings, timings[0]),
         "curve": _curve(points, texts, proposed, timings, exact, wanted, choice, tests, decoding.seed),
     }
     return Calibrated(content, [log, again])

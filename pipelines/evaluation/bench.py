@@ -20,7 +20,7 @@ from pipelines.decoding.decode import Decoding, decode_rows, source_ids
 from pipelines.decoding.pair import Pair, pair_key
 from pipelines.decoding.rows import DecodedRow
 from pipelines.decoding.store import ChunkStore
-from pipelines.evaluation import latency, provenance
+from pipelines.evaluation import latency, measures, provenance
 from pipelines.evaluation.timings import Timing, TimingLog
 from pipelines.models.fingerprint import key
 
@@ -100,11 +100,12 @@ class Bench:
         timings = latency.measure(decoders, policies, self.inputs, self.timed_rows, log)
         return {name: sorted((t for t in timings if t.method == name), key=lambda t: t.row) for name in policies}
 
-    def described(self, timings: Iterable[Sequence[Timing]]) -> dict[str, Any]:
-        """What a result says of how it was measured."""
+    def described(self, timings: Iterable[Sequence[Timing]], large: Sequence[Timing]) -> dict[str, Any]:
+        """What a result says of how it was measured: ``timings`` of every method, ``large`` alone among them."""
         return {
             "device": self.decoder.device.type,
             "batch_size": self._settings.batch_size,
             "timed_examples": len(self.timed_rows),
             "timing_processes": len({timing.process for one in timings for timing in one}),
+            "steadiness": measures.steadiness(large),
         }

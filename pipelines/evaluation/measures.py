@@ -17,6 +17,8 @@ from pipelines.decoding.scoring import exact_match, paired_bootstrap
 from pipelines.decoding.store import STATS
 from pipelines.evaluation.timings import Timing
 
+STEADY_FROM = 20  # timed examples: of fewer, chance alone says as much
+DISTURBED = 1.15  # quiet runs stay below 1.1 either way
 LARGE_REASONS = ("fallback", "rollback", "bonus", "large")
 
 
@@ -124,6 +126,27 @@ def cost_ratio(small: Sequence[Timing], large: Sequence[Timing], small_steps: in
         small_steps, large_steps: passes that these took.
     """
     return _ratio(float(decode_only(small).sum()) / small_steps, float(decode_only(large).sum()) / large_steps)
+
+
+def steadiness(large: Sequence[Timing]) -> dict[str, Any] | None:
+    """Whether something else used the machine, by the large model alone, whose tokens cost about the same all the time.
+
+    Args:
+        large: of the large model alone, in the order in which they were timed.
+
+    Returns:
+        "mean_over_median" of the milliseconds per token of an example (single ones were interrupted),
+        "second_half_over_first" of their medians (the machine grew slower or faster), and "disturbed": one of them is
+        further from 1 than quiet runs are. None of fewer than ``STEADY_FROM`` examples.
+    """
+    if len(large) < STEADY_FROM:
+        return None
+    per_token = end_to_end(large) / np.array([max(1, len(timing.tokens)) for timing in large])
+    first, second = np.array_split(per_token, 2)
+    spread = float(per_token.mean() / np.median(per_token))
+    drift = float(np.median(second) / np.median(first))
+    disturbed = spread > DISTURBED or max(drift, 1 / drift) > DISTURBED
+    return {"mean_over_median": spread, "second_half_over_first": drift, "disturbed": disturbed}
 
 
 def predicted_speedup(total: dict[str, int], c: float | None) -> float | None:

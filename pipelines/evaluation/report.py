@@ -121,8 +121,8 @@ def _section(group: Sequence[Result]) -> dict[str, Any]:
         "facts": common_facts(shown.content),
         "several": several,
         "count": len(group),
-        "main": cells(table.main_columns(task["metric"]), entries, marked),
-        "details": cells(table.detail_columns(entries), entries, marked),
+        "main": cells(table.of_runs(table.main_columns(task["metric"]), group), entries, marked),
+        "details": cells(table.of_runs(table.detail_columns(entries), group), entries, marked),
         "quality_latency": Markup(plots.quality_latency(group)) if several else None,
         "distribution": Markup(plots.latency_distribution(_milliseconds(shown, rows))),
         "reasons": _reasons(shown.content["methods"]),
@@ -229,6 +229,8 @@ def _notes(result: Result) -> list[str]:
             f"One step of the small model costs {c:.2f} steps of the large one; by that and the number of steps alone, "
             f"decoding would be {predicted:.2f} times as fast."
         )
+    if (told := table.disturbance(content)) is not None:
+        notes.append(f"This run was {told}.")
     if ours["rates"]["cut_off"] > 0:
         notes.append(
             f"{table.percent(ours['rates']['cut_off'])} of the texts were cut off at "

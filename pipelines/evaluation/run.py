@@ -106,7 +106,7 @@ def measure(
         "models": {role: asdict(model) for role, model in pair.described.items()},
         "decoding": asdict(decoding),
         "run": {
-            **bench.described(timings.values()),
+            **bench.described(timings.values(), timings["large"]),
             "shortened": count_cut(dataset["source"], bench.inputs, pair.tokenizer, task),
             "seeds": list(seeds),
         },

@@ -35,6 +35,8 @@ class Column:
     title: str
     meaning: str
     read: Callable[[dict[str, Any]], str]
+    absolute: bool = False
+    """a time or a rate of the clock, which says nothing beside that of another run: a machine is not always as fast"""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def main_columns(metric: str) -> list[Column]:
             "tokens/s",
             "written tokens per second, one example at a time, both encoders included",
             lambda entry: number(entry["latency"]["tokens_per_second"], 1),
+            absolute=True,
         ),
         Column(
             "speedup",
@@ -83,8 +86,8 @@ def detail_columns(entries: Sequence[dict[str, Any]]) -> list[Column]:
 
     columns = [
         Column("method", "who decodes", lambda entry: entry["label"]),
-        Column("median ms", "time per example, half are faster", lambda e: number(e["latency"]["median_ms"], 1)),
-        Column("p90 ms", "time per example, nine of ten are faster", lambda e: number(e["latency"]["p90_ms"], 1)),
+        Column("median ms", "time per example, half are faster", _milliseconds("median_ms"), absolute=True),
+        Column("p90 ms", "time per example, nine of ten are faster", _milliseconds("p90_ms"), absolute=True),
         Column("speedup, decoder", "speedup with the time of the encoders left out", _decode_speedup),
         Column("accepted", "share of the drafted tokens that stand", _accepted),
         Column(
@@ -111,6 +114,23 @@ def lines(results: Sequence[Result]) -> list[Line]:
     baselines = [Line(entry, typical, is_policy=False) for entry in alone]
     own = [result for result in results if result.content["run"]["policy_method"] == "policy"]
     return baselines + [Line(result.method("policy"), result, is_policy=True) for result in own]
+
+
+def of_runs(columns: Sequence[Column], results: Sequence[Result]) -> list[Column]:
+    """The columns of a table of these results: of several, those that can be read from line to line."""
+    return [column for column in columns if len(results) == 1 or not column.absolute]
+
+
+def disturbance(content: dict[str, Any]) -> str | None:
+    """A sentence about a measurement that something else on the machine seems to have disturbed."""
+    found = content["run"].get("steadiness")  # older results do not tell, and of a few examples nothing is known
+    if found is None or not found["disturbed"]:
+        return None
+    return (
+        f"disturbed: a token of the large model alone took {found['second_half_over_first']:.2f} times as long in the "
+        f"second half of the timed examples as in the first, and on average {found['mean_over_median']:.2f} times its "
+        "median; its times are not to be trusted, run it again on a quiet machine"
+    )
 
 
 def typical_run(results: Sequence[Result]) -> Result:
@@ -146,7 +166,10 @@ def print_tables(results: Sequence[Result]) -> None:
         bold = [index for index, line in enumerate(shown) if line.is_policy]
         entries = [line.entry for line in shown]
         for title, columns in zip(titles, (main_columns(task["metric"]), detail_columns(entries)), strict=True):
-            print_table(title, columns, entries, bold)
+            print_table(title, of_runs(columns, group), entries, bold)
+        for result in group:
+            if (told := disturbance(result.content)) is not None:
+                print(f"{result.content['name']}: {told}")
 
 
 def print_table(title: str, columns: Sequence[Column], entries: Sequence[dict[str, Any]], bold: Sequence[int]) -> None:
@@ -182,6 +205,10 @@ def speedup(interval: dict[str, float], is_unit: bool) -> str:
     if is_unit:
         return "1.00x"
     return f"{interval['value']:.2f}x ({interval['low']:.2f}–{interval['high']:.2f})"
+
+
+def _milliseconds(name: str) -> Callable[[dict[str, Any]], str]:
+    return lambda entry: number(entry["latency"][name], 1)
 
 
 def _layers(entry: dict[str, Any]) -> float | None:

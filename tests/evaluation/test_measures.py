@@ -72,6 +72,40 @@ def test_layers_are_averaged_over_tokens():
     assert measures.rates(rows, rows, EOS)["mean_layers"] == 2
 
 
+def alone(milliseconds: list[float]) -> list[Timing]:
+    """The large model alone, texts of one to three tokens, so many milliseconds a token."""
+    lengths = [1 + row % 3 for row in range(len(milliseconds))]
+    return [
+        timing("large", each * length, 0.0, [5] * length, row)
+        for row, (each, length) in enumerate(zip(milliseconds, lengths, strict=True))
+    ]
+
+
+def test_a_steady_machine_is_one_whatever_the_lengths_of_the_texts():
+    found = measures.steadiness(alone([10.0, 11.0] * 20))
+    assert found == {"mean_over_median": 1.0, "second_half_over_first": 1.0, "disturbed": False}
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "spread", "drift"),
+    [
+        ([10.0] * 20 + [12.0] * 20, 1.0, 1.2),
+        ([12.0] * 20 + [10.0] * 20, 1.0, 1 / 1.2),
+        ([10.0] * 39 + [100.0], 1.225, 1.0),
+    ],
+    ids=["slower", "faster", "interrupted"],
+)
+def test_a_disturbed_machine_says_so(milliseconds, spread, drift):
+    found = measures.steadiness(alone(milliseconds))
+    assert found["disturbed"]
+    assert found["mean_over_median"] == pytest.approx(spread)
+    assert found["second_half_over_first"] == pytest.approx(drift)
+
+
+def test_of_a_few_examples_nothing_is_known_about_the_machine():
+    assert measures.steadiness(alone([10.0, 30.0] * 9)) is None
+
+
 def test_rates_that_have_nothing_to_divide_by_are_unknown():
     rates = measures.rates([LARGE], [LARGE], EOS)
     assert rates["acceptance"] is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import re
+import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -250,6 +251,35 @@ def test_baselines_are_shown_once_from_the_run_of_median_time(sweep):
     lines = table.lines(runs)
     assert [line.entry["method"] for line in lines] == ["large", "small", "policy", "policy", "policy"]
     assert lines[0].result is runs[2]
+
+
+def test_seconds_of_different_runs_do_not_stand_in_one_table(sweep, capsys):
+    table.print_tables(sweep[:1])
+    alone = capsys.readouterr().out
+    table.print_tables(sweep)
+    together = capsys.readouterr().out
+    for title in ("tokens/s", "median ms", "p90 ms"):
+        assert title in alone
+        assert title not in together
+    assert together.count("speedup") == alone.count("speedup") == 2
+
+
+def test_a_disturbed_run_says_so_in_the_terminal_and_in_its_report(sweep, tmp_path, capsys):
+    run = variant(sweep[0], 30.0, 1.0)
+    shutil.copy(sweep[0].rows_path, tmp_path / "run.parquet")
+    run = results.Result(tmp_path / "run.json", run.content)
+    for steadiness, told in (
+        (None, False),
+        ({"mean_over_median": 1.01, "second_half_over_first": 1.02, "disturbed": False}, False),
+        ({"mean_over_median": 1.01, "second_half_over_first": 1.27, "disturbed": True}, True),
+    ):
+        run.content["run"]["steadiness"] = steadiness
+        table.print_tables([run])
+        page = report.write_report([run], tmp_path / "run.html").read_text(encoding="utf-8")
+        for shown in (capsys.readouterr().out, page):
+            assert ("disturbed: a token of the large model alone took 1.27 times as long" in shown) == told
+    del run.content["run"]["steadiness"]
+    assert table.disturbance(run.content) is None
 
 
 def test_reports_are_named_after_their_results(sweep):
