@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "*", "p", "d")  # no multiple of the colours
 LINES = ("-", "--", ":")
 PAPER = ("#1b1f24", "#ffffff")
+LINE = 0.02  # height of a name, as a share of the picture's
 
 
 def plane(content: dict[str, Any]) -> str:
@@ -78,12 +80,14 @@ def _draw(axes: Axes, panel: dict[str, Any], names: Sequence[str]) -> None:
             label=" = ".join(map(spoken, same)),
         )
         for time, quality, setting in points:
-            _beside(axes, time, quality, setting, color=colour, fontsize=5.5, place=(3, -6))
+            place = {"xytext": (3, -6), "textcoords": "offset points"}
+            axes.annotate(setting, (time, quality), color=colour, fontsize=5.5, **place)
             told.append(((time, quality), f"{spoken(same[0])} {setting}".strip()))
-    _front(axes, told)
     for entry in alone:
         _baseline(axes, entry)
     axes.margins(x=0.06, y=0.06)
+    axes.set_xlim(left=0)
+    _front(axes, told)
 
 
 def _point(entry: dict[str, Any], large: float, panel: dict[str, Any]) -> tuple[float, float]:
@@ -105,12 +109,15 @@ def _front(axes: Axes, told: Sequence[tuple[tuple[float, float], str]]) -> None:
         zorder=0,
         label="nothing is better and faster",
     )
+    # Up and to the left of it there is nothing else: names stand there, each above the one before.
+    low, high = axes.get_ylim()
+    height = -math.inf
     for (time, quality), name in best:
-        _beside(axes, time, quality, name, color=INK, fontsize=7, place=(-5, 5), ha="right")
-
-
-def _beside(axes: Axes, time: float, quality: float, text: str, place: tuple[float, float], **style: Any) -> None:
-    axes.annotate(text, (time, quality), textcoords="offset points", xytext=place, **style)
+        height = max(quality, height + LINE * (high - low))
+        style = {"color": INK, "fontsize": 7, "ha": "right", "va": "bottom"}
+        line = {"arrowstyle": "-", "color": INK, "alpha": 0.4, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
+        axes.annotate(name, (time, quality), xytext=(time - LINE, height), arrowprops=line, **style)
+    axes.set_ylim(low, max(high, height + 3 * LINE * (high - low)))
 
 
 def _baseline(axes: Axes, entry: dict[str, Any]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import bild
+from pipelines.decoding.decode import Decoding
 from pipelines.decoding.rows import DecodedRow
 from pipelines.decoding.scoring import row_statistics, score
 from pipelines.evaluation import run
+from pipelines.evaluation.bench import Settings
 from pipelines.evaluation.timings import Timing
 from tests.evaluation.conftest import stats
 
@@ -53,3 +56,17 @@ def test_c_is_made_of_the_timed_rows_alone(numbers):
     """16 ms of decoding for 7 + 9 small steps, 90 ms for 4 + 5 large ones."""
     assert numbers["cost_ratio"] == pytest.approx((16 / 16) / (90 / 9))
     assert numbers["methods"][2]["predicted_speedup"] == pytest.approx(15 / (10 * 0.1 + 5))
+
+
+def test_every_seed_draws_texts_of_its_own(pair, task, dataset, tmp_path):
+    def statistics(seed: int, seeds: int, **sampling) -> np.ndarray:
+        decoding = Decoding(max_new_tokens=8, seed=seed, do_sample=True, **sampling)
+        settings = Settings(batch_size=4, latency_limit=1, cache=tmp_path, seeds=seeds)
+        done = run.measure(pair, task, dataset, {"large": bild.LargeOnly()}, decoding, settings, others={})
+        assert done.content["run"]["seeds"] == list(range(seed, seed + done.statistics["large"].shape[1]))
+        return done.statistics["large"]
+
+    first, second = statistics(3, 1), statistics(4, 1)
+    assert not np.array_equal(first, second)
+    assert np.array_equal(statistics(3, 2), np.concatenate([first, second], axis=1))
+    assert statistics(3, 2, temperature=0.0).shape == first.shape, "nothing is drawn"
