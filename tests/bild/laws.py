@@ -6,15 +6,17 @@ Written from the descriptions of the algorithms, in plain Python; shares no line
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import pytest
 import torch
+from scipy.stats import chi2, ncx2
 
 from bild.policies.base import Policy
 from bild.sampling import Sampler
 from tests.bild.fakes import EOS, START, Model, Prefix, hashed, run
+from tests.bild.steps import Step
 
 VOCAB = 5
 LENGTH = 3
@@ -60,18 +62,16 @@ def law_of_one_model(probs: Probs, length: int = LENGTH) -> Law:
     return law
 
 
-def law_of_rounds(accepted: Probs, replaced: Probs, bonus: Probs, draft_length: int, length: int) -> Law:
-    """What draft and verification write: at each drafted position a token is accepted or replaced with these masses
-    (together 1), and a replacement, or the bonus after a full draft, begins a new round."""
+def law_of_rounds(step: Callable[[Prefix], Step], draft_length: int, length: int) -> Law:
+    """What draft and verification write: after a replacement, or the bonus behind a full draft, a new round begins."""
 
     @lru_cache(None)
     def rest(prefix: Prefix, drafted: int) -> tuple[tuple[Prefix, float], ...]:
         if has_ended(prefix, length):
             return ((prefix[1:], 1.0),)
-        if drafted == draft_length:
-            courses = [(bonus(prefix), 0)]
-        else:
-            courses = [(accepted(prefix), drafted + 1), (replaced(prefix), 0)]
+        here = step(prefix)
+        full = drafted == draft_length
+        courses = [(here.bonus, 0)] if full else [(here.accepted, drafted + 1), (here.replaced, 0)]
         law: Counter[Prefix] = Counter()
         for masses, place in courses:
             for token, mass in enumerate(masses):
@@ -83,24 +83,43 @@ def law_of_rounds(accepted: Probs, replaced: Probs, bonus: Probs, draft_length: 
     return dict(rest((START,), 0))
 
 
+def cells(law: Law, counts: Mapping[Prefix, float], rows: int) -> list[tuple[float, float]]:
+    """(expected, counted) of the law's sequences; those that are expected fewer than five times share one cell."""
+    parts: list[tuple[float, float]] = []
+    rare = (0.0, 0.0)
+    for sequence, prob in law.items():
+        expected, seen = prob * rows, counts.get(sequence, 0)
+        if expected < 5:
+            rare = (rare[0] + expected, rare[1] + seen)
+        else:
+            parts.append((expected, seen))
+    if rare[0] > 1:
+        parts.append(rare)
+    assert len(parts) > 8
+    return parts
+
+
+def statistic(parts: list[tuple[float, float]]) -> float:
+    """Pearson's."""
+    return sum((seen - expected) ** 2 / expected for expected, seen in parts)
+
+
 def p_value(samples: list[Prefix], law: Law) -> float:
-    """Pearson's chi-square; sequences that are expected fewer than five times share one cell."""
+    """Of a chi-square test."""
     assert sum(law.values()) == pytest.approx(1.0)
     counts = Counter(samples)
     assert set(counts) <= set(law), "an impossible sequence was written"
-    cells: list[tuple[float, int]] = []
-    rare = [0.0, 0]
-    for sequence, prob in law.items():
-        expected, seen = prob * len(samples), counts[sequence]
-        if expected < 5:
-            rare = [rare[0] + expected, rare[1] + seen]
-        else:
-            cells.append((expected, seen))
-    if rare[0] > 1:
-        cells.append((rare[0], int(rare[1])))
-    assert len(cells) > 8
-    statistic = sum((seen - expected) ** 2 / expected for expected, seen in cells)
-    return float(torch.special.gammaincc(torch.tensor((len(cells) - 1) / 2), torch.tensor(statistic / 2)))
+    parts = cells(law, counts, len(samples))
+    return float(chi2.sf(statistic(parts), len(parts) - 1))
+
+
+def power(law: Law, wrong: Law) -> tuple[float, float]:
+    """Of that test of ``ROWS`` sequences which follow a wrong law: its noncentrality, and how often it gives less than
+    1e-3 (asymptotically)."""
+    assert sum(wrong.values()) == pytest.approx(1.0)
+    parts = cells(law, {sequence: prob * ROWS for sequence, prob in wrong.items()}, ROWS)
+    noncentrality, freedom = statistic(parts), len(parts) - 1
+    return noncentrality, float(ncx2.sf(chi2.isf(1e-3, freedom), freedom, noncentrality))
 
 
 def samples_of(

@@ -16,6 +16,19 @@ PAD = START = 0
 EOS = 1
 VOCAB = 24
 
+KINDS = [
+    bild.Speculative(draft_length=4),
+    bild.Speculative(draft_length=3, lenience=0.3, beta="normalized", adaptive=True),
+    bild.SpeculativeCascade(rule="opt", alpha=0.3, draft_length=3),
+    bild.SpeculativeCascade(rule="token_v1", alpha=0.3, draft_length=3, bonus="large", adaptive=True),
+    bild.TokenCascade(alpha=0.6, draft_length=3),
+    bild.SequenceCascade(threshold=-0.8),
+    bild.SequenceCascade(threshold=-1.0, quantile=0.3),
+    bild.OracleDiff(alpha=0.05),
+    bild.OracleMixing(threshold=0.1),
+]
+"""Policies of every kind, beside Big Little and one model alone."""
+
 
 def tiny_t5(
     seed: int,

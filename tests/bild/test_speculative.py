@@ -13,76 +13,14 @@ from hypothesis import strategies as st
 
 import bild
 from bild.engine import make_runner
-from bild.policies import speculation, speculative
-from bild.sampling import RowStreams, Sampler, inverse_cdf
-from bild.tensors import at
-from bild.types import Draft, Scores, Steps, Verdict
+from bild.policies import speculation
+from bild.sampling import Sampler
+from bild.types import Draft, Scores, Steps
 from tests.bild.fakes import counting, hashed, reasons, run
-from tests.bild.laws import (
-    LARGE,
-    SAMPLERS,
-    Law,
-    law_of_one_model,
-    p_value,
-    samples_of,
-    tempered,
-)
+from tests.bild.laws import Law, law_of_one_model, p_value
 from tests.bild.models import LENGTHS, assert_a_batch_is_its_rows, pair, sources, tiny_t5
 
 PLAIN = Sampler(do_sample=True)
-LENGTH = 4
-
-
-# Whole sequences, sampled
-
-
-@pytest.mark.parametrize(("sampler", "draft_length"), list(zip(SAMPLERS, (1, 2, 5), strict=True)), ids=str)
-def test_samples_follow_the_large_model(sampler, draft_length):
-    samples = samples_of(bild.Speculative(draft_length=draft_length), sampler, length=LENGTH)
-    assert p_value(samples, law_of_one_model(tempered(LARGE, sampler), LENGTH)) > 1e-3
-
-
-@pytest.mark.parametrize(("vocab_size", "top_k"), [(20, 6), (50, 4)])
-def test_a_larger_vocabulary(vocab_size, top_k):
-    sampler = Sampler(do_sample=True, temperature=1.3, top_k=top_k)
-    models = {"large": hashed(21, vocab_size), "small": hashed(22, vocab_size, twin=21)}
-    samples = samples_of(bild.Speculative(draft_length=2), sampler, vocab_size=vocab_size, **models)
-    assert p_value(samples, law_of_one_model(tempered(models["large"], sampler))) > 1e-3
-
-
-def wrong_residual(target_probs, small_probs):
-    return target_probs
-
-
-def wrong_bonus(draft, n_accepted, replacement, bonus, uniforms):
-    bonus = torch.nn.functional.one_hot(bonus.argmax(-1), bonus.shape[-1])
-    return speculation.concluded(draft, n_accepted, replacement, bonus, uniforms)
-
-
-def number_of_the_rejection_again(draft, n_accepted, replacement, bonus, uniforms):
-    weights = torch.where((n_accepted < draft.n_drafted).unsqueeze(-1), replacement, bonus)
-    return Verdict(n_accepted, inverse_cdf(weights, at(uniforms, n_accepted)))
-
-
-def numbers_of_the_draft_again(streams, n, where):
-    drafted = DRAW(streams, n, where)[:, : n // 2]
-    return torch.cat([drafted, drafted, drafted[:, :1]], dim=1)
-
-
-DRAW = RowStreams.draw
-MUTANTS = {
-    "residual": (speculative, "residual", wrong_residual),
-    "bonus": (speculative, "concluded", wrong_bonus),
-    "a number that rejected draws the replacement": (speculative, "concluded", number_of_the_rejection_again),
-    "the draft's numbers accept it": (RowStreams, "draw", numbers_of_the_draft_again),
-}
-
-
-@pytest.mark.parametrize("name", MUTANTS)
-def test_a_wrong_step_is_seen(name, monkeypatch):
-    monkeypatch.setattr(*MUTANTS[name])
-    samples = samples_of(bild.Speculative(draft_length=2), PLAIN, length=LENGTH)
-    assert p_value(samples, law_of_one_model(tempered(LARGE, PLAIN), LENGTH)) < 1e-6
 
 
 # A real pair, on every engine
