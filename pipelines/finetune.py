@@ -17,11 +17,14 @@ def main(config: DictConfig) -> None:
     from pipelines.data.encode import encode
     from pipelines.data.task import refuse_prompt
     from pipelines.decoding.config import instantiated
+    from pipelines.evaluation import provenance
+    from pipelines.evaluation.run import describe_task
     from pipelines.models import shortlist
     from pipelines.models.loading import identity, load
     from pipelines.training.identity import task_identity
     from pipelines.training.processes import is_main
     from pipelines.training.report import leave, say
+    from pipelines.training.result import result_file, write_result
     from pipelines.training.run import held, train
 
     task, model, settings = (instantiated(config, node) for node in ("task", "model", "train"))
@@ -29,6 +32,7 @@ def main(config: DictConfig) -> None:
     check_folder("out", config.out)
     out = Path(config.out)
     with held(out):
+        file = result_file(config.results, task.name, out)
         train_pairs, validation_pairs = task.load("train", config.limit), task.load("validation", config.limit)
         texts = (text for column in ("source", "target") for text in train_pairs[column])
         loaded = load(model, task.name, "finetune", texts=texts, seed=settings.seed)
@@ -47,8 +51,12 @@ def main(config: DictConfig) -> None:
             notes={"finetune.yaml": OmegaConf.to_yaml(config, resolve=True)},
         )
     leave(summary)
-    if settings.exits is not None and is_main():  # its lower layers may draft
+    if not is_main():
+        return
+    if settings.exits is not None:  # its lower layers may draft
         shortlist.leave(out, rows["labels"], loaded.tokenizer)
+    about = describe_task(task, train_pairs, "train", config.limit)
+    write_result(summary, model, loaded, task=about, provenance=provenance.collect(config), file=file)
 
 
 if __name__ == "__main__":

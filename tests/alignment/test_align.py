@@ -31,6 +31,7 @@ from pipelines.models import manifest
 from pipelines.models.loading import LoadedModel
 from tests.bild.models import tiny_t5
 from tests.conf import ROOT, composed
+from tests.launch import launched
 
 SOURCES = ["ein roter Hund", "zwei Katzen im Haus", "der Mann", "sie singt ein Lied", "das alte Auto fährt", "ja"]
 TARGETS = ["a red dog", "two cats in the house", "the man", "she sings a song", "the old car drives", "yes"]
@@ -133,6 +134,30 @@ def test_what_the_outputs_use_becomes_the_shortlist_of_the_aligned_model(here, t
     assert listed(checkpoint) == sorted({*often, *tokenizer.all_special_ids})
     assert (checkpoint / "model.safetensors").read_bytes() == weights
     assert manifest.is_complete(checkpoint)
+
+
+def test_two_processes_write_what_one_writes(here):
+    shared, alone = ("align.shard_rows=2", "out=shared"), ("align.shard_rows=2", "out=alone")
+    with launched(here, "pipelines.align", *SETTINGS, *shared, "align.outputs=by-two", "results=by-two") as both:
+        assert both.wait(280) == 0, both.printed()
+    printed = both.printed()
+    assert printed.count("outputs for train: 2 shards to generate (process 1 of 2; the others take about as many)") == 1
+    assert "4/4 [" in printed, "the first process writes shards 0 and 2 of 3, two rows each"
+    assert "6/6 [" not in printed.partition("training tiny-small")[0]
+    assert printed.count("finished: all 2 steps are done") == 1
+    run(*alone, "align.outputs=by-one", "results=by-one")
+    for split in ("train", "validation"):
+        two, one = here / "by-two" / split, here / "by-one" / split
+        shards = [sorted(folder.glob("*.parquet")) for folder in (two, one)]
+        assert [path.name for path in shards[0]] == [path.name for path in shards[1]]
+        assert len(shards[0]) == 3
+        assert [pq.read_table(path).to_pylist() for path in shards[0]] == [
+            pq.read_table(path).to_pylist() for path in shards[1]
+        ]
+        assert manifest.read(two)["summary"] == manifest.read(one)["summary"]
+    assert manifest.is_complete(here / "shared")
+    result = json.loads((here / "by-two/toy_de_en/align-sequence-tiny-large-tiny-small.json").read_text())
+    assert set(result["figures"]) == FIGURES
 
 
 def test_a_pair_drafts_from_the_shortlist_when_asked_to(here, tokenizer):

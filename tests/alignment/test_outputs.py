@@ -7,6 +7,7 @@ import pytest
 from pipelines.alignment.outputs import Processes
 from pipelines.cli import UserError
 from tests.alignment import stand_in
+from tests.launch import launched
 
 
 def files(path):
@@ -106,24 +107,10 @@ def test_killed_and_started_again(tmp_path):
 
 def test_two_processes_share_the_shards(tmp_path):
     stand_in.fill(tmp_path / "alone")
-    # Without a GPU, --multi_gpu is how accelerate starts two plain processes (gloo); --cpu would ask for MPI.
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--multi_gpu",
-        "--num_processes",
-        "2",
-        "--main_process_port",
-        "0",
-        "-m",
-    ]
-    done = subprocess.run(
-        [*launch, "tests.alignment.stand_in", str(tmp_path / "shared")], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    assert "rank 0 decoded 26 outputs" in done.stdout  # shards 0, 2, 4; the last one has 3 inputs
-    assert "rank 1 decoded 20 outputs" in done.stdout  # shards 1, 3
+    with launched(tmp_path, "tests.alignment.stand_in", str(tmp_path / "shared")) as both:
+        assert both.wait(120) == 0, both.printed()
+    assert "rank 0 decoded 26 outputs" in both.printed()  # shards 0, 2, 4; the last one has 3 inputs
+    assert "rank 1 decoded 20 outputs" in both.printed()  # shards 1, 3
     assert files(tmp_path / "shared") == files(tmp_path / "alone")
 
 

@@ -20,6 +20,7 @@ from pipelines.decoding.decode import Decoding
 from pipelines.decoding.pair import load_pair
 from pipelines.files import sole_writer
 from pipelines.models import manifest
+from pipelines.models.fingerprint import model_hash
 from pipelines.models.loading import Model, choose_checkpoint
 from pipelines.training import checkpoints
 from tests.conf import ROOT, composed
@@ -47,6 +48,7 @@ def overrides(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "train.batch_size=4",
         "train.learning_rate=2e-3",
         "device=cpu",
+        f"results={folder}/results",
     ]
 
 
@@ -54,6 +56,10 @@ def command(overrides: list[str], out: Path) -> dict:
     words = [sys.executable, "-m", "pipelines.finetune", *overrides, f"out={out}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     return {"args": words, "cwd": ROOT, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+
+
+def results_of(overrides: list[str]) -> Path:
+    return Path(overrides[-1].removeprefix("results="))
 
 
 def finetune_here(*overrides: str) -> None:
@@ -92,7 +98,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_data_or_model_are_read(o
     with pytest.raises(UserError, match=rf"{out}: nothing can be written there \({why}"):
         finetune_here(missing, "model.path=missing/model", f"out={tmp_path / out}")
     with pytest.raises(UserError, match=r"missing\.jsonl: no such file"):
-        finetune_here(missing, "model.path=missing/model", f"out={tmp_path / 'other'}")
+        finetune_here(missing, "model.path=missing/model", f"out={tmp_path / 'other'}", f"results={tmp_path}")
 
 
 @pytest.mark.parametrize("out", ["", "null", "1"])
@@ -158,6 +164,22 @@ def test_what_it_leaves_behind(overrides, tmp_path: Path, capsys) -> None:
     assert kept | {"tokenizer.json", "tokenizer_config.json", "trainer_state.json"} == sealed
     others = {path.name for path in out.iterdir()} - sealed - {"checkpoint-6"}  # which may be the best one
     assert others == {".lock", "manifest.json", "checkpoint-10", "checkpoint-12"}
+    result = json.loads((results_of(overrides) / "toy_de_en/finetune-run.json").read_text())
+    training, trained = result["training"], result["models"]["trained"]
+    assert (result["kind"], result["name"], result["task"]["examples"]) == ("training", "finetune-run", 44)
+    ending = {"steps": 12, "max_steps": 12, "metric": "bleu", "ended": "complete", "resumed_from": None}
+    assert ending.items() <= training.items()
+    state = json.loads((out / "trainer_state.json").read_text())
+    assert (training["best"], training["best_step"]) == (state["best_metric"], state["best_global_step"])
+    assert trained["weights"] == model_hash(AutoModelForSeq2SeqLM.from_pretrained(out))
+    assert trained["note"].startswith("tiny-small: new weights (seed 0)")
+    assert result["provenance"]["config"]["train"]["max_steps"] == 12
+    finetune_here(*overrides, f"out={out}")
+    again = json.loads((results_of(overrides) / "toy_de_en/finetune-run.json").read_text())
+    assert again["models"] == result["models"]
+    of_this_start = {"seconds": again["training"]["seconds"], "ended": "before", "resumed_from": 12}
+    assert again["training"] == training | of_this_start
+
     resolved = yaml.safe_load((out / "finetune.yaml").read_text())
     assert resolved["train"]["max_steps"] == 12
     assert "${" not in (out / "finetune.yaml").read_text()
