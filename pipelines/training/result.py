@@ -1,7 +1,8 @@
 """What a fine-tuning came to, as JSON among the results.
 
-Sections: ``name``; ``task``; ``models`` (``trained``, its ``note`` tells what it was trained from); ``training`` (steps, best
-validation score, how it ended); ``provenance``. Knows a summary and a finished model; knows nothing about configs.
+Sections: ``name``; ``task``; ``models`` (``trained``, its ``note`` tells what it was trained from); ``training``
+(steps, best validation score, how it ended); ``provenance``. Knows a summary and a finished model; knows nothing about
+configs.
 """
 
 from __future__ import annotations

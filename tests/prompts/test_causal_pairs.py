@@ -223,8 +223,8 @@ def test_a_mixed_pair_is_one_line_and_an_encoder_decoder_may_be_asked(folders, o
 
 def test_nothing_trains_a_decoder_only_model(folders, overrides, tmp_path):
     path = folders["gpt2"] / "large"
+    given = ["model=path", f"model.path={path}", f"out={tmp_path}", f"results={tmp_path}"]
     with pytest.raises(UserError, match=r"large: is decoder-only; pipelines\.finetune and pipelines\.align train"):
-        given = ["model=path", f"model.path={path}", f"out={tmp_path}", f"results={tmp_path}"]
         run(finetune, "finetune", *given, "limit=8")
     pair = [f"{role}{value}" for role in ("large", "small") for value in ("=path", f".path={folders['gpt2'] / role}")]
     with pytest.raises(UserError, match="large: is decoder-only; "):
