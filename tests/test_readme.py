@@ -1,8 +1,10 @@
 """What the README shows works: short commands run verbatim, marked ones compose, tables come from results."""
 
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +22,7 @@ from tests.conf import ROOT, composed
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 # A command with one of these after a # takes longer than a test may, or needs what a test may not have.
-MARKS = ("minutes", "network", "after ")
+MARKS = ("seconds", "minute", "network", "after ")
 
 
 def blocks(language: str) -> list[str]:
@@ -99,14 +101,55 @@ def test_benchmark_commands_are_understood() -> None:
         assert all((ROOT / path).exists() for path in given)
 
 
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """What a fresh clone has that commands need; nothing has run in it."""
+    for folder in ("bild", "conf", "pipelines", "checkpoints/pretrained"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
 @pytest.mark.parametrize("command", [line for line in commands() if not is_marked(line)])
-def test_short_commands_run_verbatim(command: str) -> None:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+def test_short_commands_run_verbatim_as_the_first_of_a_fresh_clone(command: str, clone: Path) -> None:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(clone)}
     run = subprocess.run(
-        ["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+        ["bash", "-c", command], cwd=clone, env=environment, capture_output=True, text=True, timeout=300
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip()
+    for file in re.findall(r"^result (.+)$", run.stdout, re.MULTILINE):
+        assert json.loads((clone / file).read_text(encoding="utf-8"))["provenance"]["command"] in command
+
+
+def test_each_of_the_users_commands_is_run() -> None:
+    run = [line.split() for line in commands() if not is_marked(line)]
+    assert {words[2].removeprefix("pipelines.") for words in run if words[0] == "python"} >= {
+        "finetune",
+        "align",
+        "evaluate",
+    }
+
+
+def test_what_is_said_of_the_multi30k_pair_is_its_result() -> None:
+    folder = ROOT / "results/published/multi30k"
+    found = [json.loads((folder / f"finetune-tiny-{size}.json").read_text()) for size in ("large", "small")]
+    told = " ".join(TEXT.split())
+    for result in found:
+        training, train = result["training"], result["provenance"]["config"]["train"]
+        assert training["steps"] == training["max_steps"]
+        steps, size = f"{training['steps']:,} steps", f"{result['models']['trained']['parameters'] / 1e6:.1f} M"
+        assert train["batch_size"] == 32
+        assert train["evaluate_rows"] == 200
+        whole = (
+            f"{size} parameters ({steps} of 32 pairs, {training['best']:.1f} BLEU on the first 200 rows of validation)"
+        )
+        assert whole in told or f"{size} ({steps}, {training['best']:.1f} BLEU)" in told
+    # The very weights that the tables of this pair are of.
+    aligned = json.loads((folder / "align-sequence-tiny-large-tiny-small.json").read_text())["models"]
+    assert [one["models"]["trained"]["weights"] for one in found] == [
+        aligned[role]["weights"] for role in ("large", "before")
+    ]
 
 
 def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
