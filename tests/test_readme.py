@@ -131,26 +131,6 @@ def test_each_of_the_users_commands_is_run() -> None:
     }
 
 
-def test_what_is_said_of_the_multi30k_pair_is_its_result() -> None:
-    folder = ROOT / "results/published/multi30k"
-    found = [json.loads((folder / f"finetune-tiny-{size}.json").read_text()) for size in ("large", "small")]
-    told = " ".join(TEXT.split())
-    for result in found:
-        training, train = result["training"], result["provenance"]["config"]["train"]
-        assert training["steps"] == training["max_steps"]
-        steps, size = f"{training['steps']:,} steps", f"{result['models']['trained']['parameters'] / 1e6:.1f} M"
-        assert train["batch_size"] == 32
-        assert train["evaluate_rows"] == 200
-        whole = (
-            f"{size} parameters ({steps} of 32 pairs, {training['best']:.1f} BLEU on the first 200 rows of validation)"
-        )
-        assert whole in told or f"{size} ({steps}, {training['best']:.1f} BLEU)" in told
-    # The very weights that the tables of this pair are of.
-    aligned = json.loads((folder / "align-sequence-tiny-large-tiny-small.json").read_text())["models"]
-    assert [one["models"]["trained"]["weights"] for one in found] == [
-        aligned[role]["weights"] for role in ("large", "before")
-    ]
-
 
 def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
