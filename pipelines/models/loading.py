@@ -27,10 +27,11 @@ from pipelines.cli import UserError, counted, first_line
 from pipelines.data.vocabulary import train_tokenizer
 from pipelines.models import manifest, shortlist
 from pipelines.models.bars import hide_weight_bars
-from pipelines.models.hub import locate
+from pipelines.models.hub import Place, locate
 
 CHECKPOINTS = Path("checkpoints")
 ELSEWHERE = "if the right one lies elsewhere, say where with model.tokenizer (google/mt5-small for any mT5)"
+AGAIN = "; where a download broke off, run the same command again, which keeps what has come"
 ROLES = ("finetune", "large", "small")
 INITS = ("pretrained", "scratch")
 
@@ -186,10 +187,10 @@ def _new(model: Model, texts: Iterable[str] | None, seed: int) -> LoadedModel:
 
 def _from_path(model: Model, path: str, tokenizer: str | None, note: str) -> LoadedModel:
     """A model from a folder or the hub, its tokenizer from there or from elsewhere."""
-    offline = locate(path, model.revision)
+    place = locate(path, model.revision, weights=True)
     where = {
-        "revision": model.revision,
-        "local_files_only": offline,
+        "revision": place.revision,
+        "local_files_only": place.offline,
         "trust_remote_code": model.trust_remote_code,
     }
     hide_weight_bars()
@@ -208,23 +209,24 @@ def _from_path(model: Model, path: str, tokenizer: str | None, note: str) -> Loa
     except Exception as error:  # for files that cannot be read the libraries have no class in common
         raise UserError(
             f"{path}: the model cannot be loaded ({first_line(error)}); it must be an encoder-decoder or "
-            "decoder-only, with safetensors weights (older ones: https://huggingface.co/spaces/safetensors/convert, "
-            "then model.revision=refs/pr/N)"
+            f"decoder-only one, and its files whole{'' if place.offline else AGAIN}"
         ) from error
     _check_weights(found, path)
-    words = _tokenizer(model, path) if tokenizer is None else _tokenizer(replace(model, revision=None), tokenizer)
+    words = _tokenizer(place if tokenizer is None else locate(tokenizer), model.trust_remote_code)
     _check_sizes(words, loaded, path if tokenizer is None else tokenizer)
-    return LoadedModel(loaded.eval(), words, path, note)
+    return LoadedModel(loaded.eval(), words, path, note + place.note)
 
 
-def _tokenizer(model: Model, path: str) -> PreTrainedTokenizerBase:
-    offline = locate(path, model.revision)
+def _tokenizer(place: Place, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     try:
         loaded = AutoTokenizer.from_pretrained(
-            path, revision=model.revision, local_files_only=offline, trust_remote_code=model.trust_remote_code
+            place.path,
+            revision=place.revision,
+            local_files_only=place.offline,
+            trust_remote_code=trust_remote_code,
         )
     except Exception as error:  # the tokenizers library raises nothing more special
-        raise UserError(f"{path}: the tokenizer cannot be loaded ({first_line(error)}); {ELSEWHERE}") from error
+        raise UserError(f"{place.path}: the tokenizer cannot be loaded ({first_line(error)}); {ELSEWHERE}") from error
     if loaded.pad_token is None:
         loaded.pad_token = loaded.eos_token  # as GPT-2's: what stands there is masked
     return loaded
