@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, load_dataset
-from datasets.exceptions import DatasetsError
+from huggingface_hub.errors import GatedRepoError
 
 from pipelines.cli import UserError, counted, first_line
 from pipelines.data import columns as sides
@@ -53,11 +53,18 @@ class Hub:
     def _fetch(self, split: str) -> Dataset:
         try:
             return load_dataset(self.path, self.config, data_dir=self.folder, revision=self.revision, split=split)
-        except (OSError, ValueError, RuntimeError, DatasetsError) as error:  # of network, name, config, split and data
+        except Exception as error:  # of network, name, config, split and data; the HTTP client's have no public name
             raise UserError(
-                f"cannot load {self.path} from the Hugging Face hub ({first_line(error)}); check the network and the "
-                "name, or give local files: task.data_files={train: F, validation: F, test: F}"
+                f"cannot load {self.path} from the Hugging Face hub ({first_line(error)}); {self._remedy(error)}, or "
+                "give local files: task.data_files={train: F, validation: F, test: F}"
             ) from None
+
+    def _remedy(self, error: Exception) -> str:
+        if isinstance(error.__cause__, GatedRepoError):
+            return f"ask for access on https://huggingface.co/datasets/{self.path}, then `hf auth login`"
+        if isinstance(error, RuntimeError) and "scripts are no longer supported" in str(error):
+            return "read the hub's conversion: task.origin.revision=refs/convert/parquet task.origin.folder=CONFIG"
+        return "check the network and the name, run again where a download broke off"
 
     def _pairs(self, raw: Dataset, columns: tuple[str, str]) -> Dataset:
         names = {column: self._name(column, raw.column_names) for side in columns for column in sides.names(side)}

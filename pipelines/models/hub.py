@@ -29,22 +29,24 @@ class Place:
 
     path: str  # folder or hub id
     revision: str | None  # of the hub's repository; None = main
-    offline: bool  # only files on this machine may be used: it is a folder, or the hub is out of reach but was not before
+    offline: (
+        bool  # only files on this machine may be used: it is a folder, or the hub is out of reach but was not before
+    )
     note: str = ""  # what the user should know of it
 
 
 def locate(path: str, revision: str | None = None, *, weights: bool = False) -> Place:
     """Check that ``path`` is a folder or a hub repository within reach.
 
-    Pickles are never read. A repository of old often has its weights in nothing else; then those are read that the hub's
-    own converter has proposed as safetensors in a pull request, unless the user names a revision.
+    Pickles are never read. A repository of old often has its weights in nothing else; then those are read that the
+    hub's own converter has proposed as safetensors in a pull request, unless the user names a revision.
 
     Args:
         weights: whether weights are to be read from there, or a tokenizer alone.
 
     Raises:
-        UserError: no such folder, a damaged checkpoint, no such repository or revision, no access, no safetensors, or no
-            network.
+        UserError: no such folder, a damaged checkpoint, no such repository or revision, no access, no safetensors, or
+            no network.
     """
     folder = Path(path)
     if folder.is_dir():
@@ -68,7 +70,7 @@ def locate(path: str, revision: str | None = None, *, weights: bool = False) -> 
     except Exception as error:  # no network: the errors of the client's HTTP library have no public name here
         for downloaded in [revision] if revision is not None else [None, *_downloaded_conversions(path)]:
             if _is_downloaded(path, downloaded, weights):
-                return Place(path, downloaded, offline=True)
+                return Place(path, downloaded, offline=True, note=_told(downloaded, revision))
         raise UserError(
             f"{path}: not a folder here, and the Hugging Face hub cannot be reached ({first_line(error)}); connect to "
             "the network, or give a folder"
@@ -83,13 +85,15 @@ def _on_the_hub(path: str, revision: str | None, weights: bool) -> Place:
     names = [file.rfilename for file in about.siblings]
     if not weights or _has_safetensors(names):
         return Place(path, revision, offline=False)
-    conversion = None if revision is not None else _conversion(api, path)
+    conversion = _conversion(api, path)
     if conversion is None:
-        raise UserError(
-            f"{path}: {_only_pickles(names)}; https://huggingface.co/spaces/safetensors/convert proposes them to its "
-            "owner, then run the same command again"
+        remedy = (
+            "https://huggingface.co/spaces/safetensors/convert proposes safetensors to its owner, then run this again"
         )
-    return Place(path, conversion, offline=False, note=f", as safetensors of {conversion}")
+        raise UserError(_without_safetensors(path, names, remedy))
+    if revision is not None:
+        raise UserError(_without_safetensors(path, names, f"its revision {conversion} holds them as safetensors"))
+    return Place(path, conversion, offline=False, note=_told(conversion, revision))
 
 
 def _conversion(api: HfApi, path: str) -> str | None:
@@ -104,10 +108,15 @@ def _has_safetensors(names: Iterable[str]) -> bool:
     return any(name.endswith(SAFE) and "/" not in name for name in names)
 
 
-def _only_pickles(names: Iterable[str]) -> str:
+def _without_safetensors(path: object, names: Iterable[str], remedy: str) -> str:
     pickles = [name for name in names if name.endswith(PICKLES) and "/" not in name]
-    held = f"only as a pickle ({pickles[0]}), which can run code and is never read" if pickles else "in no file"
-    return f"holds weights {held}; they must be safetensors"
+    if not pickles:
+        return f"{path}: holds no weights (no file *{SAFE})"
+    return f"{path}: its weights are a pickle ({pickles[0]}), which can run code and is never read; {remedy}"
+
+
+def _told(found: str | None, wanted: str | None) -> str:
+    return "" if found == wanted else f", as safetensors of {found}"
 
 
 def _is_downloaded(path: str, revision: str | None, weights: bool) -> bool:
@@ -131,4 +140,6 @@ def _check_folder(folder: Path, weights: bool) -> None:
         except manifest.IncompleteError as error:
             raise UserError(f"{folder}: not a whole checkpoint, {error}; make it again, or restore the file") from None
     if weights and not _has_safetensors(names):
-        raise UserError(f"{folder}: {_only_pickles(names)}, as save_pretrained of transformers writes them")
+        raise UserError(
+            _without_safetensors(folder, names, "if you trust it, load and save it with transformers, as safetensors")
+        )

@@ -141,13 +141,7 @@ ON_THE_HUB = {
     "wmt14": ("wmt/wmt14", "de-en", None, None, TRANSLATION),
     "wmt14_en_de": ("wmt/wmt14", "de-en", None, None, {"translation": {"en": "a", "de": "b"}}),
     "multi30k": ("bentrevett/multi30k", None, None, None, {"en": "b", "de": "a"}),
-    "xsum": (
-        "EdinburghNLP/xsum",
-        None,
-        "default",
-        "refs/convert/parquet",
-        {"document": "a", "summary": "b", "id": "1"},
-    ),
+    "xsum": ("EdinburghNLP/xsum", None, None, None, {"document": "a", "summary": "b", "id": "1"}),
     "cnn_dailymail": ("abisee/cnn_dailymail", "3.0.0", None, None, {"article": "a", "highlights": "b", "id": "1"}),
     "dialogsum": ("knkarthick/dialogsum", None, None, None, {"id": "1", "dialogue": "a", "summary": "b", "topic": "c"}),
 }

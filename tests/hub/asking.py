@@ -1,4 +1,4 @@
-"""Programs that talk to a local hub: in processes of their own, since the libraries read where their hub is when imported."""
+"""Programs that talk to a local hub, in processes of their own: the libraries read where their hub is when imported."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from tests.hub.server import LocalHub
 
 def environment(hub: LocalHub, home: Path) -> dict[str, str]:
     """Variables with which a process uses this hub alone and keeps what it downloads under ``home``."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))
+    }
     own = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return kept | own | {"CUDA_VISIBLE_DEVICES": "", "NO_PROXY": "127.0.0.1"}
 
 
-def ask(module: str, requests: list[Any], hub: LocalHub, home: Path, **changes: str) -> list[Any]:
-    """What ``tests.hub.{module}`` answers; ``changes`` are further environment variables."""
+def ask(requests: list[Any], hub: LocalHub, home: Path, **changes: str) -> list[Any]:
+    """What ``tests.hub.load`` answers, one by one; ``changes`` are further environment variables."""
     done = subprocess.run(
-        [sys.executable, "-m", f"tests.hub.{module}"],
+        [sys.executable, "-m", "tests.hub.load"],
         input=json.dumps(requests) + "\n",
         cwd=ROOT,
         env=environment(hub, home) | changes,

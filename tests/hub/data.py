@@ -84,7 +84,9 @@ def _trivia(split: str, row: int) -> Row:
     }
 
 
-def _configs(row: Callable[[str, int], Row], sizes: dict[str, dict[str, int]], **changes: Any) -> Callable[[Path], None]:
+def _configs(
+    row: Callable[[str, int], Row], sizes: dict[str, dict[str, int]], **changes: Any
+) -> Callable[[Path], None]:
     """A Parquet repository of today: a folder per config, and a card that says which files are which split.
 
     Args:
@@ -151,14 +153,15 @@ DATASETS: dict[str, Callable[[Path], None]] = {
     "wmt/wmt14": _configs(translation, {"de-en": _SPLITS, "fr-en": _SPLITS}, shards=3, features=_GERMAN),
     "EdinburghNLP/xsum": _configs(summary("document", "summary"), {"default": _SPLITS}, folder="data"),
     "abisee/cnn_dailymail": _configs(
-        summary("article", "highlights"), {version: _SPLITS for version in ("1.0.0", "2.0.0", "3.0.0")}, shards=3
+        summary("article", "highlights"), dict.fromkeys(("1.0.0", "2.0.0", "3.0.0"), _SPLITS), shards=3
     ),
     "openai/gsm8k": _configs(_math, {config: {"train": 503, "test": 4} for config in ("main", "socratic")}),
     "rajpurkar/squad_v2": _configs(_passage, {"squad_v2": {"train": 2003, "validation": 4}}, features=_PASSAGE),
     "stanfordnlp/web_questions": _configs(_freebase, {"default": {"train": 503, "test": 4}}, folder="data"),
     "google-research-datasets/nq_open": _configs(_search, {"nq_open": {"train": 2003, "validation": 4}}),
     "mandarjoshi/trivia_qa": _configs(
-        _trivia, {config: {"train": 2003, "validation": 4, "test": 4} for config in ("rc", "rc.nocontext", "unfiltered")}
+        _trivia,
+        {config: {"train": 2003, "validation": 4, "test": 4} for config in ("rc", "rc.nocontext", "unfiltered")},
     ),
     "bentrevett/multi30k": _json_lines,
     "knkarthick/dialogsum": _csv,

@@ -1,7 +1,7 @@
 """The repositories of the hub's models, laid out as there, with weights of a few thousand numbers.
 
-What is as on the hub: names, files, what config.json and the tokenizer's files say, which weights the safetensors hold and
-under which names, where there are only pickles on main and a pull request of the hub's converter holds the safetensors.
+What is as on the hub: names, files, what config.json and the tokenizer's files say, which weights the safetensors hold
+and under which names, where there are only pickles on main and a pull request of the hub's converter has safetensors.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ from tests.hub.server import LocalHub
 TITLE = "Adding `safetensors` variant of this model"
 BOT = "SFconvertbot"
 PICKLE = b"\x80\x02cos\nsystem\nq\x00."  # nobody may even ask for it
-TEXTS = [f"Der Hund {i} läuft schnell nach Hause. The dog {i} runs home quickly; summarize: 12,5 € ½" for i in range(40)]
+TEXTS = [
+    f"Der Hund {i} läuft schnell nach Hause. The dog {i} runs home quickly; summarize: 12,5 € ½" for i in range(40)
+]
 SHAPE = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
 EXTRA_IDS = [f"<extra_id_{number}>" for number in range(100)]
 SPECIAL = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
@@ -93,16 +95,24 @@ def write_config(folder: Path, model: PreTrainedModel, without: tuple[str, ...] 
     config: PreTrainedConfig = model.config
     told = {name: value for name, value in config.to_diff_dict().items() if name not in {"dtype", *without}}
     kind = {"model_type": config.model_type, "architectures": [type(model).__name__]}
-    write_json(folder / "config.json", told | kind | {"transformers_version": "4.26.0", "torch_dtype": "float32"} | changes)
+    write_json(
+        folder / "config.json", told | kind | {"transformers_version": "4.26.0", "torch_dtype": "float32"} | changes
+    )
 
 
 def save(folder: Path, state: State, shards: int = 1) -> None:
     """model.safetensors, or so many shards with their index."""
     names = sorted(state)
-    files = ["model.safetensors"] if shards == 1 else [f"model-{i + 1:05}-of-{shards:05}.safetensors" for i in range(shards)]
+    files = (
+        ["model.safetensors"]
+        if shards == 1
+        else [f"model-{i + 1:05}-of-{shards:05}.safetensors" for i in range(shards)]
+    )
     places = {name: files[index * shards // len(names)] for index, name in enumerate(names)}
     for file in files:
-        save_file({name: state[name].clone() for name in names if places[name] == file}, folder / file, {"format": "pt"})
+        save_file(
+            {name: state[name].clone() for name in names if places[name] == file}, folder / file, {"format": "pt"}
+        )
     if shards > 1:
         size = sum(tensor.nbytes for tensor in state.values())
         write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": places})
@@ -132,7 +142,7 @@ def vocabulary(folder: Path, *, multilingual: bool) -> None:
     (folder / "spiece.model").write_bytes(pieces(byte_fallback=multilingual))
     if multilingual:
         write_json(folder / "special_tokens_map.json", SPECIAL)
-        write_json(folder / "tokenizer_config.json", SPECIAL | {"extra_ids": 0})
+        write_json(folder / "tokenizer_config.json", SPECIAL | {"extra_ids": 0, "additional_special_tokens": None})
     else:
         special = SPECIAL | {"additional_special_tokens": EXTRA_IDS}
         write_json(folder / "special_tokens_map.json", special)
@@ -177,7 +187,11 @@ def converted(*, tied: bool, multilingual: bool, numbers: tuple[int, ...]) -> Ca
 
 
 def causal(
-    model: Callable[[], PreTrainedModel], shards: int = 1, gated: bool = False, bare: bool = False, dtype: str = "float32"
+    model: Callable[[], PreTrainedModel],
+    shards: int = 1,
+    gated: bool = False,
+    bare: bool = False,
+    dtype: str = "float32",
 ) -> Callable[[LocalHub, str, Path], str]:
     """A decoder-only repository. ``bare``: its weights are named as the model without a head names them."""
 
@@ -191,7 +205,8 @@ def causal(
         letters = pre_tokenizers.ByteLevel.alphabet()
         special = ["<|endoftext|>", "<bos>"]
         backend.train_from_iterator(
-            TEXTS, trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=letters, show_progress=False)
+            TEXTS,
+            trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=letters, show_progress=False),
         )
         backend.save(str(folder / "tokenizer.json"))
         told = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": special[0], "model_max_length": 1024}
@@ -212,7 +227,13 @@ def _gpt2() -> PreTrainedModel:
 
 
 def _gemma() -> PreTrainedModel:
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 8}
+    shape = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "head_dim": 8,
+    }
     return Gemma2ForCausalLM(Gemma2Config(vocab_size=304, num_key_value_heads=1, query_pre_attn_scalar=8, **shape))
 
 

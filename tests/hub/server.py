@@ -1,7 +1,7 @@
 """A Hugging Face hub of one's own, on 127.0.0.1: as much of its HTTP API as loading a model or a data set asks for.
 
-Knows repositories as folders with revisions; knows nothing about models, data or this project. Headers and error codes are
-those that huggingface_hub reads. Not served: Xet, the data set viewer, uploads.
+Knows repositories as folders with revisions; knows nothing about models, data or this project. Headers and error codes
+are those that huggingface_hub reads. Not served: Xet, the data set viewer, uploads.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ class Repository:
 
     revisions: dict[str, Path] = field(default_factory=dict)
     gated: bool = False
-    cut: dict[str, int] = field(default_factory=dict)  # file: how many of its downloads break off half-way
+    cut: dict[str, int] = field(
+        default_factory=dict
+    )  # file: how many of its downloads break off: half-way, and when resumed at once
     proposals: list[tuple[int, str, str]] = field(default_factory=list)  # open pull requests: number, author, title
 
     def folder(self, revision: str) -> Path | None:
@@ -154,9 +156,8 @@ class _Handler(BaseHTTPRequestHandler):
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
             breaks = self.command == "GET" and repository.cut.get(path, 0) > 0
+            repository.cut[path] = repository.cut.get(path, 0) - breaks
             self._send(data[start:], breaks=breaks)
-            if breaks:
-                repository.cut[path] -= 1
 
     def _has_token(self) -> bool:
         return self.headers.get("Authorization", "").startswith("Bearer ")
@@ -177,7 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(data[: len(data) // 2] if breaks else data)
+            self.wfile.write(data[: 0 if "Range" in self.headers else len(data) // 2] if breaks else data)
         self.close_connection = self.close_connection or breaks
 
 
