@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, load_dataset
-from huggingface_hub.errors import GatedRepoError
 
 from pipelines.cli import UserError, counted, first_line
 from pipelines.data import columns as sides
@@ -60,9 +59,10 @@ class Hub:
             ) from None
 
     def _remedy(self, error: Exception) -> str:
-        if isinstance(error.__cause__, GatedRepoError):
+        """What to do about it. The datasets library has one class for several causes, told apart by its words alone."""
+        if "is a gated dataset" in str(error):
             return f"ask for access on https://huggingface.co/datasets/{self.path}, then `hf auth login`"
-        if isinstance(error, RuntimeError) and "scripts are no longer supported" in str(error):
+        if "scripts are no longer supported" in str(error):
             return "read the hub's conversion: task.origin.revision=refs/convert/parquet task.origin.folder=CONFIG"
         return "check the network and the name, run again where a download broke off"
 

@@ -224,7 +224,7 @@ def test_hub_out_of_reach(error, monkeypatch):
         raise error
 
     monkeypatch.setattr("pipelines.data.hub.load_dataset", fail)
-    told = r"cannot load owner/name .*Couldn't reach.*check the network.*data_files"
+    told = r"cannot load owner/name .*Couldn't reach.*(check the network|the hub's conversion).*data_files"
     with pytest.raises(UserError, match=told) as caught:
         Hub(path="owner/name").load("train", ("source", "target"), None)
     assert "\n" not in str(caught.value)

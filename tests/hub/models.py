@@ -155,6 +155,8 @@ def original(hub: LocalHub, name: str, folder: Path) -> str:
 
     folder.mkdir(parents=True)
     model = t5(tied=True)
+    with torch.no_grad():  # it is to write text: no special token, and none beyond the vocabulary
+        model.shared.weight[:3], model.shared.weight[90:] = 0, 0
     write_config(folder, model, without=("tie_word_embeddings", "is_encoder_decoder"), is_encoder_decoder=True)
     write_json(folder / "generation_config.json", GENERATION)
     vocabulary(folder, multilingual=False)

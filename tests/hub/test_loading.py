@@ -203,4 +203,4 @@ def test_what_goes_wrong_is_one_line(hub: LocalHub, tmp_path: Path, subtests: py
             assert not words.startswith("task=") or answer.endswith(
                 "task.data_files={train: F, validation: F, test: F}"
             )
-    assert not downloads(hub, ".bin", ".py")
+    assert not downloads(hub, ".bin")

@@ -184,7 +184,7 @@ def test_without_a_network_what_was_downloaded_before_serves(monkeypatch: pytest
 
     monkeypatch.setattr(hub.HfApi, "model_info", fail)
     monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *_, **__: "/cache/config.json")
-    assert hub.locate("owner/name") is True
+    assert hub.locate("owner/name").offline
 
 
 def test_weights_that_are_a_pickle_are_not_read(here: Path) -> None:
@@ -205,7 +205,11 @@ def test_weights_that_are_a_pickle_are_not_read(here: Path) -> None:
         ),
         ("config.json", {"d_ff": 48}, r"its files lack 4 weights that its config\.json asks for, such as decoder"),
         ("config.json", {"d_model": "wide"}, r"the model cannot be loaded \(Validation error"),
-        ("config.json", {"model_type": "gpt2"}, ".*; it must be an encoder-decoder or decoder-only, with safetensors"),
+        (
+            "config.json",
+            {"model_type": "gpt2"},
+            ".*; it must be an encoder-decoder or decoder-only one",
+        ),
         ("tokenizer.json", {"model": None}, r"the tokenizer cannot be loaded \("),
     ],
 )
