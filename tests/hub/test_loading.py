@@ -179,11 +179,10 @@ def test_what_lies_on_the_hub_loads(hub: LocalHub, tmp_path: Path, subtests: pyt
         assert next(answers)["digest"] == hub.digests["owner/once"]
     assert not downloads(hub, ".bin", ".py"), "nobody wants pickles and scripts"
     hub.close()
-    here = [pairs(f"task={name}", "train") for name in ("iwslt2017", "xsum", "wmt14")]
-    here += map(large, ("google/mt5-large", "owner/pickle", "google-t5/t5-small"))
+    here = [pairs("task=xsum", "train"), *map(large, ("google/mt5-large", "owner/pickle", "google-t5/t5-small"))]
     with subtests.test("without a network what was downloaded serves"):
-        *found, conversion, never, original = ask(here, hub, tmp_path / "home")
-        assert [len(rows["train"]) for rows in found] == [4, 6, 6]
+        found, conversion, never, original = ask(here, hub, tmp_path / "home")
+        assert len(found["train"]) == 6
         assert conversion["note"].endswith("from google/mt5-large, as safetensors of refs/pr/4")
         assert [conversion["digest"], original["digest"]] == [
             hub.digests[name] for name in ("google/mt5-large", "google-t5/t5-small")
