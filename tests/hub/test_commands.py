@@ -41,10 +41,6 @@ def test_t5_and_xsum_from_the_hub_to_a_result(hub: LocalHub, tmp_path: Path) -> 
     tuned = tmp_path / "checkpoints" / "xsum"
     steps = {name: json.loads((tuned / name / "manifest.json").read_text())["step"] for name in TUNED}
     assert steps == dict.fromkeys(TUNED, 2)
-    (result,) = (tmp_path / "results" / "xsum").glob("t5-base-t5-small*.json")
-    notes = json.dumps(json.loads(result.read_text()))
-    assert "pre-trained weights from google-t5/t5-base" in notes
-    assert "aligned checkpoint checkpoints/xsum/t5-small-aligned" in notes
 
 
 TUNED = ("t5-small", "t5-small-aligned")
