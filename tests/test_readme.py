@@ -131,7 +131,6 @@ def test_each_of_the_users_commands_is_run() -> None:
     }
 
 
-
 def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     once, many = blocks("python")
