@@ -237,7 +237,7 @@ def test_sampling_is_repeatable(overrides, tmp_path):
         ("latency_limit=-1", "latency_limit=-1: must be"),
         ("batch_size=0", "batch_size=0: must be"),
         ("batch_size=null", "batch_size=None: must be"),
-        ("task.metric=meteor", "task.metric=meteor: choose one of bleu, rouge, exact_match, f1, number"),
+        ("task.metric=meteor", "task.metric=meteor: choose one of bleu, rouge, rouge2, exact_match, f1, number"),
         ("task.data_files.test=nowhere.jsonl", "nowhere.jsonl"),
         ("bild.fallback=nan", "bild: fallback=nan must be"),
         ("bild.draft_length=0", "bild: draft_length=0 must be"),
