@@ -80,16 +80,17 @@ def _check_source(source: DraftSource, large: PreTrainedModel | None, policy: Po
     """It has a large model to draft for, and has always something to say where the policy relies on that."""
     if large is None:
         raise ValueError(f"{source} drafts for a large model; pass large=...")
+    kind = type(policy).__name__  # one sentence for all settings of a policy
     if policy.max_draft is None and not source.writes_alone:
-        raise ValueError(f"{source} does not write whole texts, but {policy} asks for them; use another policy")
+        raise ValueError(f"{source} does not write whole texts, but {kind} asks for them; use another policy")
     if not (policy.verifies_all or source.writes_alone):
         raise ValueError(
-            f"{source} only guesses, and {policy} lets drafted tokens stand without asking the large model about them; "
+            f"{source} only guesses, and {kind} lets drafted tokens stand without asking the large model about them; "
             "use a policy that verifies all of them, such as Speculative, or BigLittle with verify_eos=True"
         )
     if policy.looks_ahead and not source.writes_alone:
         raise ValueError(
-            f"{policy} asks for a distribution behind every draft, and {source} may have nothing to say there; "
+            f"{kind} asks for a distribution behind every draft, and {source} may have nothing to say there; "
             "use another policy, or one of its settings that does not look ahead"
         )
     source.check(large)
@@ -124,6 +125,8 @@ def _check_pair(large: PreTrainedModel, small: PreTrainedModel) -> None:
 
 def check_inputs(inputs: dict[str, Any], models: dict[str, PreTrainedModel], pad_token_id: int | None) -> None:
     """The inputs are a non-empty batch that every model takes and can embed, and padding is masked."""
+    for name, value in inputs.items():
+        _check_tensor(name, value)
     if not any(isinstance(value, Tensor) for value in inputs.values()):
         raise ValueError(
             "no input: pass input_ids (B, S) as a tensor, or what the encoder takes, such as input_features"
@@ -150,6 +153,23 @@ def check_inputs(inputs: dict[str, Any], models: dict[str, PreTrainedModel], pad
         raise ValueError(
             f"input_ids row {row} holds the pad id {pad_token_id} but there is no attention_mask; pass one"
         )
+
+
+def check_no_text(what: str, value: object) -> None:
+    """Token ids, not the texts that they are made of."""
+    if isinstance(value, str) or (isinstance(value, (list, tuple)) and any(isinstance(one, str) for one in value)):
+        raise ValueError(f"{what} is text, and models read token ids: tokenize it first, tokenizer(texts)")
+
+
+def _check_tensor(name: str, value: object) -> None:
+    """What is given in place of a tensor most often."""
+    check_no_text(name, value)
+    if isinstance(value, Mapping):
+        raise ValueError(
+            f"{name} is a {type(value).__name__}, all that a tokenizer makes; unpack it: generate(..., **inputs)"
+        )
+    if isinstance(value, (list, tuple)):
+        raise ValueError(f'{name} is a {type(value).__name__}; pass a tensor: tokenizer(texts, return_tensors="pt")')
 
 
 def _check_names(inputs: dict[str, Any], name: str, model: PreTrainedModel) -> None:

@@ -66,6 +66,10 @@ def generate_many(
             "generator must be one generator, which seeds every input, or a function from an input's number to its "
             f"own: got a {type(generator).__name__}"
         )
+    if isinstance(inputs, (str, Mapping)):
+        raise ValueError(
+            f'inputs is a {type(inputs).__name__}; pass one source after the other: tokenizer(texts)["input_ids"]'
+        )
     checks.check_models(large, small, policy)
     pending = enumerate(inputs)
     first = list(islice(pending, batch_size))
@@ -188,6 +192,7 @@ def _joined(others: Sequence[Mapping[str, Tensor]], numbered: Sequence[Numbered]
 
 def _ids(source: Source, index: int) -> Tensor:
     """(S,) token ids of one source."""
+    checks.check_no_text(f"input {index}", source)
     ids = torch.as_tensor(source["input_ids"] if isinstance(source, Mapping) else source)
     if isinstance(source, Mapping):
         if ids.dim() != 2 or len(ids) != 1 or not source.keys() <= {"input_ids", "attention_mask"}:

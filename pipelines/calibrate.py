@@ -50,6 +50,7 @@ def calibrated(config: DictConfig, parts: CalibrationParts) -> None:
     from pipelines.calibration.run import calibrate
     from pipelines.decoding.calibrated import place
     from pipelines.evaluation.run import describe_task
+    from pipelines.evaluation.table import disturbance
 
     done = calibrate(
         parts.pair,
@@ -70,9 +71,10 @@ def calibrated(config: DictConfig, parts: CalibrationParts) -> None:
     for log in done.timing_logs:
         log.remove()
     tables.print_curve(content)
-    print(
-        f"policy {content['label']}\n{tables.speed(content)}\n{content['promise']['statement']}\n{file}\n{policy_file}"
-    )
+    print(f"policy {content['label']}\n{tables.speed(content)}\n{content['promise']['statement']}")
+    if told := disturbance(content):
+        print(told)
+    print(f"{file}\n{policy_file}")
 
 
 def covered(config: DictConfig, parts: CalibrationParts) -> None:

@@ -50,10 +50,10 @@ def check_whole(key: str, value: object, least: int = 1, null: str | None = None
         raise UserError(f"{key}={value}: must be a whole number of at least {least}{hint}")
 
 
-def check_folder(key: str, value: object) -> None:
-    """Raise ``UserError`` unless a key's value may name a folder."""
+def check_path(key: str, value: object, kind: str = "folder") -> None:
+    """Raise ``UserError`` unless a key's value may name a folder, or a file if that is its kind."""
     if not isinstance(value, str) or not value:
-        raise UserError(f"{key}={value}: give a folder")
+        raise UserError(f"{key}={value}: give a {kind}, quoted twice if it looks like a number: '{key}=\"7\"'")
 
 
 def counted(number: int, noun: str) -> str:
@@ -133,12 +133,23 @@ def explained(error: Exception, config_name: str) -> str | None:
         return first_line(error).removeprefix("UserError raised while resolving interpolation: ")
     if str(error).startswith("Config group override must be a string"):  # Hydra's bare ValueError
         return _without_choice()
+    if _is_out_of_memory(error):
+        return (
+            f"out of memory ({first_line(error)}); lower batch_size or max_new_tokens, in a training train.batch_size "
+            "or, for the same result, raise train.accumulation, and run the same command again"
+        )
     if isinstance(error, OSError) and error.errno in NO_ROOM:  # those who write mostly do not say where
         where = "" if error.filename is None else f"{error.filename}: "
         return f"{where}{os.strerror(error.errno)}; make room on the disk, and run the same command again"
     if isinstance(error, OSError) and error.filename is not None:  # without a file it is not about the disk
         return f"{error.filename}: {error.strerror}; choose another path, or mend its permissions"
     return None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Python's own, torch's for GPUs, and what torch says on the CPU."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
 def _refused(error: HydraException, config_name: str) -> str:

@@ -28,6 +28,7 @@ def main(config: DictConfig) -> None:
     from pipelines.evaluation import provenance
     from pipelines.evaluation.results import shown_path
     from pipelines.evaluation.run import describe_task
+    from pipelines.evaluation.table import disturbance
 
     check(config)
     check_whole("seeds", config.seeds)
@@ -35,7 +36,7 @@ def main(config: DictConfig) -> None:
     task = instantiated(config, "task")
     chosen = points(config.systems)
     # Each temperature sets its own of these two.
-    written = decoding(OmegaConf.merge({"do_sample": False, "temperature": 1.0}, config), task, bild.LargeOnly())
+    written = decoding(OmegaConf.merge({"do_sample": True, "temperature": 1.0}, config), task, bild.LargeOnly())
     dataset = load_rows(config, task)
     pair = load_pair(config, task)
     introduce(config, task, dataset, pair)
@@ -55,6 +56,9 @@ def main(config: DictConfig) -> None:
     }
     path = result.write(content, Path(config.out) / task.name)
     tables.print_all(content)
+    for panel in content["panels"]:
+        if told := disturbance(panel):
+            print(f"{tables.heading(panel)}: {told}")
     print(f"result {shown_path(path)}\n{shown_path(path.with_suffix('.html'))}")
     for log in done.timing_logs:
         log.remove()
@@ -63,9 +67,13 @@ def main(config: DictConfig) -> None:
 def checked_temperatures(values: object) -> list[float]:
     """The list of the config; raises ``UserError`` unless it holds numbers from 0 up."""
     fine = isinstance(values, ListConfig) and len(values) > 0
-    if not fine or not all(isinstance(one, (int, float)) and 0 <= one < math.inf for one in values):
+    if not fine or not all(_is_number(one) and 0 <= one < math.inf for one in values):
         raise UserError(f"temperatures={values}: give a list of numbers from 0 (greedy) up, such as [0.0, 1.0]")
     return [float(one) for one in dict.fromkeys(values)]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from pipelines.cli import UserError, entry
+from pipelines.cli import UserError, check_path, entry
 
 DTYPES = ("float32", "bfloat16", "float16")
 # The card, the config, the log, what an aligned small model may draft, and the tokenizer.
@@ -26,9 +26,13 @@ def main(config: DictConfig) -> None:
     from pipelines.models.loading import Model, load
     from pipelines.training.final import write_final
 
+    for key in ("from", "to"):
+        check_path(key, config[key])
     source, target = Path(config["from"]), Path(config.to)
     if config.dtype not in DTYPES:
         raise UserError(f"dtype={config.dtype}: choose one of {', '.join(DTYPES)}")
+    if not source.is_dir():
+        raise UserError(f"from={source}: there is no such folder; give one of pipelines.finetune or pipelines.align")
     try:
         about = manifest.check(source)
     except manifest.IncompleteError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from pipelines.cli import check_folder, entry
+from pipelines.cli import check_path, entry
 
 
 def main(config: DictConfig) -> None:
@@ -22,18 +22,19 @@ def main(config: DictConfig) -> None:
     from pipelines.models import shortlist
     from pipelines.models.loading import identity, load
     from pipelines.training.identity import task_identity
-    from pipelines.training.processes import is_main
+    from pipelines.training.processes import count, is_main
     from pipelines.training.report import leave, say
     from pipelines.training.result import result_file, write_result
     from pipelines.training.run import held, train
 
     task, model, settings = (instantiated(config, node) for node in ("task", "model", "train"))
     refuse_prompt(task)
-    check_folder("out", config.out)
+    check_path("out", config.out)
     out = Path(config.out)
     with held(out):
         file = result_file(config.results, task.name, out)
         train_pairs, validation_pairs = task.load("train", config.limit), task.load("validation", config.limit)
+        settings.check_rows(len(train_pairs), count())
         texts = (text for column in ("source", "target") for text in train_pairs[column])
         loaded = load(model, task.name, "finetune", texts=texts, seed=settings.seed)
         say(loaded.note)

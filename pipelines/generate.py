@@ -18,7 +18,7 @@ from typing import BinaryIO, TextIO
 
 from omegaconf import DictConfig
 
-from pipelines.cli import UserError, check_whole, counted, entry
+from pipelines.cli import UserError, check_path, check_whole, counted, entry
 from pipelines.files import replacing, sole_writer, write_text
 
 PIPE = "-"
@@ -45,6 +45,8 @@ def check(config: DictConfig) -> None:
     """Raise ``UserError`` on missing or impossible input and output, before anything is loaded."""
     if config.input is None or config.output is None:
         raise UserError("give input=FILE output=FILE, or - for standard input or output")
+    for key in ("input", "output"):
+        check_path(key, config[key], "file")
     check_whole("batch_size", config.batch_size)
     if config.input != PIPE:
         check_input(Path(config.input))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from hydra.errors import InstantiationException
 
 from pipelines import cli
@@ -109,6 +110,23 @@ def test_a_disk_that_refuses_is_one_line_and_a_defect_is_not(answer, tmp_path) -
 
         with pytest.raises(defect):
             answer("finetune", fail)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    ],
+)
+def test_too_little_memory_is_one_line(error, answer) -> None:
+    def fail(config):
+        raise error
+
+    told = answer("finetune", fail)
+    assert told.startswith("out of memory (")
+    assert "; lower batch_size" in told
 
 
 @pytest.mark.parametrize(("terminal", "loaded", "told"), [(True, False, 1), (True, True, 0), (False, False, 0)])

@@ -67,7 +67,7 @@ def test_the_pair_that_ships_takes_less_than_16_mb():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("from", "nowhere", "from=.*nowhere is no finished checkpoint: it has no manifest"),
+        ("from", "nowhere", "from=.*nowhere: there is no such folder"),
         ("from", "outputs", "outputs: this folder holds no model"),
         ("to", "run", "to=.*run exists"),
         ("dtype", "int8", "dtype=int8: choose one of float32"),

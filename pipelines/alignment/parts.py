@@ -18,7 +18,7 @@ from pipelines.alignment.models import Models
 from pipelines.alignment.outputs import Processes
 from pipelines.alignment.run import Teacher
 from pipelines.alignment.settings import AlignSettings
-from pipelines.cli import UserError, check_folder, check_whole, counted
+from pipelines.cli import UserError, check_path, check_whole, counted
 from pipelines.data.task import Task, refuse_prompt
 from pipelines.decoding.config import check_seed_and_engine, instantiated
 from pipelines.decoding.pair import chosen_device, chosen_dtype
@@ -27,7 +27,7 @@ from pipelines.models.loading import LoadedModel, Model
 from pipelines.training import checkpoints
 from pipelines.training.identity import start_identity
 from pipelines.training.loss import Objective
-from pipelines.training.processes import say
+from pipelines.training.processes import count, say
 from pipelines.training.settings import TrainSettings
 
 
@@ -56,7 +56,7 @@ def assemble(config: DictConfig) -> AlignmentParts:
         UserError: a value out of range, data or a model that cannot be loaded, or two tokenizers.
     """
     check_whole("batch_size", config.batch_size)
-    check_folder("out", config.out)
+    check_path("out", config.out)
     check_seed_and_engine(config)
     device, dtype = chosen_device(config.device), chosen_dtype(config.dtype)
     if config.split == "validation":
@@ -81,6 +81,7 @@ def assemble(config: DictConfig) -> AlignmentParts:
     if small.shortlist:
         raise UserError("small.shortlist=true: alignment makes the list; set it to false here, and use it afterwards")
     pairs = task.load(config.split, config.limit)
+    training.check_rows(len(pairs) * settings.samples, count())
     held_out = task.load("validation", held_out_rows(config.limit, training.evaluate_rows, settings.report_limit))
     say(f"task   {task.name}, {config.split} split, {counted(len(pairs), 'example')}")
     models = Models(

@@ -41,6 +41,14 @@ def upper_bound(mean: float, rows: int, delta: float) -> float:
     return brentq(lambda level: p_value(mean, rows, level) - delta, mean, highest, xtol=TOLERANCE) + TOLERANCE
 
 
+def least_rows(level: float, delta: float) -> int:
+    """The fewest rows on which losses that are all 0 show, by ``upper_bound``, an expectation of at most ``level``."""
+    rows = max(1, math.floor(math.log(delta) / math.log1p(-level)))  # Hoeffding's (1 - level)^n, the smaller of the two
+    while upper_bound(0.0, rows, delta) > level:
+        rows += 1
+    return rows
+
+
 def _divergence(one: float, other: float) -> float:
     """Kullback-Leibler divergence, in nats, of two Bernoulli variables."""
     parts = ((one, other), (1 - one, 1 - other))

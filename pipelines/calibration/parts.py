@@ -9,13 +9,13 @@ from datasets import Dataset
 from omegaconf import DictConfig
 
 from pipelines.calibration.grid import LARGE, Candidate, points
-from pipelines.calibration.rows import divided, spent_rows
+from pipelines.calibration.rows import divided, spent_rows, spent_words
 from pipelines.calibration.run import Wanted
-from pipelines.cli import counted
+from pipelines.cli import UserError, counted
 from pipelines.data.task import Task
 from pipelines.decoding.config import decoding, instantiated
 from pipelines.decoding.decode import Decoding
-from pipelines.decoding.grid import possible
+from pipelines.decoding.grid import grouped, possible
 from pipelines.decoding.pair import Pair, load_pair
 from pipelines.evaluation.bench import Settings
 from pipelines.evaluation.command import introduce, settings_of
@@ -36,6 +36,8 @@ class CalibrationParts:
     wanted: Wanted
     spent: int
     """leading rows that have served to choose the checkpoints"""
+    left_out: Sequence[str]
+    """the candidates that the pair cannot decode with, by name, and why"""
 
 
 def assemble(config: DictConfig) -> CalibrationParts:
@@ -48,19 +50,29 @@ def assemble(config: DictConfig) -> CalibrationParts:
     written = decoding(config, task, LARGE.policy)
     wanted = Wanted(risk=instantiated(config, "risk"), max_drop=config.max_drop, delta=config.delta)
     dataset = task.load(config.split, config.limit)
-    divided(len(dataset), config.selection_share, config.seed)
+    _, tested = divided(len(dataset), config.selection_share, config.seed)
+    if config.coverage.resplits is None and not all(point.policy.lossless for point in candidates):
+        check_enough(len(tested), wanted)
     pair = load_pair(config, task)
     introduce(config, task, dataset, pair)
     spent = spent_rows(pair, task, config.split)
     if spent:
-        print(
-            f"rows   the first {spent:,} have served to choose the checkpoints: they propose, as far as there is room"
-        )
+        print(f"rows   {spent_words(len(dataset), len(tested), spent, wanted.least_rows())}")
     decoder = pair.decoder(written)
     decoder.check(LARGE.policy)
     names = [policy_label(point.policy) for point in candidates]
     fine, reasons = possible(candidates, names, lambda point: decoder.check(point.policy))
-    for reason in reasons:
-        print(f"left out: {reason}", flush=True)
+    for line in grouped(reasons):
+        print(f"left out: {line}", flush=True)
     print(f"grid   {counted(len(fine), 'point')}")
-    return CalibrationParts(pair, task, dataset, fine, written, settings_of(config), wanted, spent)
+    return CalibrationParts(pair, task, dataset, fine, written, settings_of(config), wanted, spent, reasons)
+
+
+def check_enough(rows: int, wanted: Wanted) -> None:
+    """Raise ``UserError`` where no point can pass its test on so many rows, known before anything is decoded."""
+    if rows < (least := wanted.least_rows()):
+        raise UserError(
+            f"max_drop={wanted.max_drop:g} delta={wanted.delta:g}: {counted(rows, 'row')} for the tests, and even a "
+            f"point that loses nothing passes with {least:,} or more only; take more rows (limit=null, a longer "
+            "split), a smaller selection_share, or a larger max_drop or delta"
+        )

@@ -24,7 +24,8 @@ def promise(
     rows: int,
     not_fresh: int,
 ) -> dict[str, Any]:
-    """The promise that goes with a choice.
+    """The promise that goes with a choice. The bound of a test is for rows that have chosen nothing: where some have
+    chosen the checkpoints, whatever the risk, it is approximate.
 
     Args:
         tests: by point, "risk" and "bound" on the rows of the tests.
@@ -35,13 +36,13 @@ def promise(
     if not choice.certified:
         return {**terms, "kind": "lossless", "estimate": None, "bound": None, "statement": lossless(risk, max_drop)}
     found = tests[choice.chosen]
-    kind = KINDS[risk.guaranteed]
+    kind = KINDS[risk.guaranteed and not_fresh == 0]
     sentence = (
         f"{kind}: over new examples like these, {risk.title} of at most {max_drop:g} in expectation, with probability "
         f"{1 - delta:g} over the draw of the {counted(rows, 'example')} of the tests"
     )
     if not_fresh:
-        sentence += f"; {not_fresh} of these have helped to choose the checkpoints, so it may be a little too kind"
+        sentence += f" if these were new: {not_fresh} of them have helped to choose the checkpoints"
     return {**terms, "kind": kind, "estimate": found["risk"], "bound": found["bound"], "statement": sentence}
 
 

@@ -45,7 +45,7 @@ def calibration(
             f"; calibration {number} of this pair on this split: {1 - wanted.delta:g} is for each alone"
         )
     told = {"data": data_identity(parts.task), "history": [*earlier, made]}
-    return {**head, **told, "task": task, **measured, "promise": promise}
+    return {**head, **told, "task": task, **measured, "promise": promise, "left_out": list(parts.left_out)}
 
 
 def _earlier(beside: Path, fits: dict[str, Any]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.calibration.bounds import upper_bound
+from pipelines.calibration.bounds import least_rows, upper_bound
 from pipelines.decoding.scoring import HEADLINE, aggregate, paired_bootstrap, row_scores
 
 
@@ -48,6 +48,10 @@ class Risk(ABC):
     def bound(self, losses: np.ndarray, delta: float) -> float:
         """What the risk on new rows stays below with probability ``1 - delta`` over the draw of these."""
 
+    @abstractmethod
+    def least_rows(self, max_drop: float, delta: float) -> int:
+        """The fewest rows on which a policy without any loss has a bound of at most ``max_drop``."""
+
 
 class PerExample(Risk):
     """The mean of losses in [0, 1]: guaranteed by Hoeffding's and Bentkus' inequalities."""
@@ -60,6 +64,9 @@ class PerExample(Risk):
 
     def bound(self, losses: np.ndarray, delta: float) -> float:
         return upper_bound(self.estimate(losses), len(losses), delta)
+
+    def least_rows(self, max_drop: float, delta: float) -> int:
+        return least_rows(max_drop, delta)
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,10 @@ class CorpusDrop(Risk):
         large, policy = np.split(losses, 2, axis=1)
         # Both ends of an interval lie outside with probability delta each.
         return paired_bootstrap(large, policy, self._drop, self.seed, level=1 - 2 * delta).high
+
+    def least_rows(self, max_drop: float, delta: float) -> int:
+        """One: where nothing is lost, no resample loses anything."""
+        return 1
 
     def _drop(self, large: np.ndarray, policy: np.ndarray) -> float:
         headline = HEADLINE[self.metric]

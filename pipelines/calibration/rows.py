@@ -5,9 +5,13 @@ Knows a split, a seed and what the manifests of checkpoints say; knows nothing a
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from datasets import Dataset
 
 from pipelines.cli import UserError
 from pipelines.data.task import Task, fingerprint
@@ -46,6 +50,24 @@ def spent_rows(pair: Pair, task: Task, split: str) -> int:
     return max((_spent(Path(path), task) for path in paths), default=0)
 
 
+def spent_words(n_rows: int, tested: int, spent: int, least: int) -> str:
+    """What that means for a promise, before the work, and how to have a better one.
+
+    Args:
+        tested: rows of the tests.
+        least: fewest rows of a test that any point can pass.
+    """
+    told = f"the first {spent:,} have served to choose the checkpoints: they propose, as far as there is room"
+    fresh = n_rows - spent
+    if tested <= fresh:
+        return told
+    remedy = "for a guarantee take another split, or rows that no training has looked at (train.evaluate_rows)"
+    if fresh >= least:
+        share = math.ceil(1000 * spent / n_rows) / 1000
+        remedy = f"selection_share={share:g} would leave the tests to new ones alone, for a guarantee"
+    return f"{told}; {tested - fresh:,} of them must test, so what is promised is approximate: {remedy}"
+
+
 def _spent(folder: Path, task: Task) -> int:
     try:
         found = manifest.read(folder)
@@ -53,8 +75,15 @@ def _spent(folder: Path, task: Task) -> int:
         return 0
     identity = found.get("identity", {})
     looked_at = task.load(VALIDATION, identity.get("validation rows"))
-    # Rows are what they say, whatever the task of that training was called.
-    if found.get("best_step") is None or fingerprint(looked_at) != identity.get("validation data"):
+    if found.get("best_step") is None or not _are_rows_of(looked_at, task, identity):
         return 0
     decoded = identity.get("train.evaluate_rows")
     return len(looked_at) if decoded is None else min(decoded, len(looked_at))
+
+
+def _are_rows_of(rows: Dataset, task: Task, identity: Mapping[str, Any]) -> bool:
+    """Whether these are what a training has validated on: rows are what they say, whatever their task was called then.
+    An alignment has put the large model's texts in place of the targets; its rows are known by the task's name."""
+    if "align.method" in identity:
+        return (identity.get("task"), identity.get("task.version")) == (task.name, task.version)
+    return fingerprint(rows) == identity.get("validation data")

@@ -45,6 +45,10 @@ class Wanted:
         if not 0 < self.max_drop < self.risk.limit:
             raise UserError(f"max_drop={self.max_drop}: must be above 0 and below {self.risk.limit:g} for this risk")
 
+    def least_rows(self) -> int:
+        """The fewest rows of a test that any point can pass."""
+        return self.risk.least_rows(self.max_drop, self.delta)
+
 
 @dataclass(frozen=True)
 class Calibrated:

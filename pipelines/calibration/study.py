@@ -13,6 +13,7 @@ from pipelines.calibration.parts import CalibrationParts
 from pipelines.calibration.rows import divided
 from pipelines.calibration.run import Wanted, label, measured
 from pipelines.calibration.writer import Writer
+from pipelines.cli import counted
 from pipelines.data.task import fingerprint
 from pipelines.decoding.config import instantiated
 from pipelines.evaluation import measures
@@ -39,6 +40,13 @@ def study(config: DictConfig, parts: CalibrationParts) -> Studied:
     ]
     rows = concatenate_datasets([parts.task.load(split, config.limit) for split in config.coverage.splits])
     first, second = divided(len(parts.dataset), config.selection_share, seed)
+    for one in wanted:
+        if len(second) < (least := one.least_rows()):
+            print(
+                f"{type(one.risk).__name__}, {one.max_drop:g}: no point can pass with {counted(len(second), 'row')} "
+                f"for the tests, it takes {least:,}; this check will be vacuous",
+                flush=True,
+            )
     draws = Draws(resplits=config.coverage.resplits, selection=len(first), test=len(second), seed=seed)
     writer = Writer(parts.pair, parts.task, rows, parts.decoding, parts.settings)
     log = writer.log(points)

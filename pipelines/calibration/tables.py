@@ -5,11 +5,10 @@ Knows the schema of their files; knows nothing about models or how the numbers w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from pipelines.cli import counted
-from pipelines.evaluation.table import NOTHING, PIPE_WIDTH, number, percent, speedup
+from pipelines.evaluation.table import NOTHING, number, percent, print_rows, speedup
 
 FEW = 0.2  # share of re-splits with a lossy choice below which a check is vacuous
 CURVE_TITLES = ("policy", "speedup, proposing", "score", "risk, proposing", "risk, tested", "bound", "outcome")
@@ -30,12 +29,12 @@ COVERAGE_TITLES = (
 def print_curve(content: dict[str, Any]) -> None:
     """Every point, in the order of risk."""
     rows = [curve_row(point) for point in sorted(content["curve"], key=lambda point: point["risk"])]
-    _print(f"{content['task']['name']}, risk: {content['promise']['risk']}", CURVE_TITLES, rows)
+    print_rows(f"{content['task']['name']}, risk: {content['promise']['risk']}", CURVE_TITLES, rows)
 
 
 def print_coverage(content: dict[str, Any]) -> None:
     """Every risk and bound of a study."""
-    _print(drawn(content), COVERAGE_TITLES, [coverage_row(check) for check in content["checks"]])
+    print_rows(drawn(content), COVERAGE_TITLES, [coverage_row(check) for check in content["checks"]])
 
 
 def drawn(content: dict[str, Any]) -> str:
@@ -97,19 +96,3 @@ def outcome(counted: dict[str, Any]) -> str:
     if counted["lossy"] < FEW:
         return "vacuous"
     return "passed" if counted["passed"] else "failed"
-
-
-def _print(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, PIPE_WIDTH)
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, justify="left" if column == columns[0] else "right")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)

@@ -16,7 +16,7 @@ from pipelines.comparison.equal_time import best_at_speedups
 from pipelines.comparison.systems import Point
 from pipelines.data.task import Task
 from pipelines.decoding.decode import Decoding
-from pipelines.decoding.grid import possible
+from pipelines.decoding.grid import grouped, possible
 from pipelines.decoding.pair import Pair, drafted_by
 from pipelines.decoding.rows import DecodedRow
 from pipelines.evaluation.bench import Settings
@@ -54,8 +54,8 @@ def compare(
     for temperature in temperatures:
         written = replace(decoding, do_sample=temperature > 0, temperature=temperature)
         fine, reasons = possible(points, [point.name for point in points], partial(pair_of.check, written))
-        for reason in reasons:
-            print(f"left out: {reason}", flush=True)
+        for line in grouped(reasons):
+            print(f"left out: {line}", flush=True)
         named = {point.name: point for point in fine}
         policies = {**baselines(pair), **{name: point.policy for name, point in named.items()}}
         print(f"temperature {temperature:g}: {len(policies)} methods", flush=True)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, load_dataset
+from datasets import Dataset, config, load_dataset
+from huggingface_hub import HfApi, constants
 
 from pipelines.cli import UserError, counted, first_line
 from pipelines.data import columns as sides
 
+NO_NETWORK = "ConnectError"  # no such host, no route, refused; a network that is slow times out
+TIMEOUT = 10  # seconds
 log = logging.getLogger(__name__)
 
 
@@ -50,13 +54,15 @@ class Hub:
         return dataset if limit is None else dataset.select(range(min(limit, len(dataset))))
 
     def _fetch(self, split: str) -> Dataset:
-        try:
-            return load_dataset(self.path, self.config, data_dir=self.folder, revision=self.revision, split=split)
-        except Exception as error:  # of network, name, config, split and data; the HTTP client's have no public name
-            raise UserError(
-                f"cannot load {self.path} from the Hugging Face hub ({first_line(error)}); {self._remedy(error)}, or "
-                "give local files: task.data_files={train: F, validation: F, test: F}"
-            ) from None
+        with _offline_without_network(self.path) as reached:
+            try:
+                return load_dataset(self.path, self.config, data_dir=self.folder, revision=self.revision, split=split)
+            except Exception as error:  # network, name, config, split, data; the HTTP client's have no public name
+                reason = first_line(error) if reached else "it cannot be reached, and nothing was downloaded before"
+                raise UserError(
+                    f"cannot load {self.path} from the Hugging Face hub ({reason}); {self._remedy(error)}, or "
+                    "give local files: task.data_files={train: F, validation: F, test: F}"
+                ) from None
 
     def _remedy(self, error: Exception) -> str:
         """What to do about it. The datasets library has one class for several causes, told apart by its words alone."""
@@ -82,6 +88,24 @@ class Hub:
             f"{self.path} has no column {column!r} (it has {', '.join(names)}); "
             "set task.source_column and task.target_column"
         )
+
+
+@contextmanager
+def _offline_without_network(path: str) -> Iterator[bool]:
+    """Whether anything answers. Where nothing does, the libraries look at what was downloaded before, as they do with
+    HF_HUB_OFFLINE=1 in the environment: their retries, for slow networks, would take most of a minute to get there."""
+    before = constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE
+    reached = True
+    try:
+        HfApi().dataset_info(path, timeout=TIMEOUT)
+    except Exception as error:  # whatever else is wrong is told by who loads; the HTTP library's errors are not public
+        reached = type(error).__name__ != NO_NETWORK
+    try:
+        if not reached:
+            constants.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE = True
+        yield reached
+    finally:
+        constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE = before
 
 
 def _side(raw: Dataset, side: str, names: Mapping[str, str]) -> pa.Array:

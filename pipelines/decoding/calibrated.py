@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,17 @@ from bild.policies.base import Policy
 from pipelines.data.task import Task
 from pipelines.decoding.config import instantiated
 from pipelines.decoding.decode import Decoding
-from pipelines.decoding.pair import Pair
+from pipelines.decoding.pair import Pair, drafts_hash
 from pipelines.models import manifest
+from pipelines.models.fingerprint import key
 from pipelines.models.loading import CHECKPOINTS
+from pipelines.models.sources import NO_EXIT, has_exit
 
 NAME = "policy.json"
 KIND = "calibration"
 SCHEMA = 1
 NEW, OWN, OTHER = HERE = ("new rows", "the split it was calibrated on", "other data")
+WEIGHTS = "weights"
 INFINITE = str(math.inf)  # as ``files.finite`` writes it
 
 
@@ -40,7 +43,7 @@ class Chosen:
     """of the calibration that it comes from, and as "here" whether this run's rows are such as it speaks of (one of
     ``HERE``); None if it comes from the config"""
     notes: tuple[str, ...]
-    """why, for people; none where the config alone decides"""
+    """where it comes from and what that means, for people"""
 
 
 def place(pair: Pair, task_name: str) -> Path:
@@ -58,8 +61,11 @@ def place(pair: Pair, task_name: str) -> Path:
 def identity(pair: Pair, task: Task, decoding: Decoding) -> dict[str, Any]:
     """What the texts of a policy depend on, and with them what was promised of them, by the names that people know."""
     settings = {name: value for name, value in asdict(decoding).items() if name != "seed"}
+    drafts = {f"{WEIGHTS} of {role}": model.weights for role, model in pair.described.items()}
+    if pair.shortlist is not None:  # hashed together in ``Described.weights``, but it is one of the two that differs
+        drafts |= {f"{WEIGHTS} of small": drafts_hash(pair.small), "small.shortlist": key(list(pair.shortlist))}
     return {
-        **{f"weights of {role}": model.weights for role, model in pair.described.items()},
+        **drafts,
         "task": task.name,
         "task.prompt": None if task.prompt is None else repr(task.prompt),
         **{f"task.{name}": getattr(task, name) for name in ("version", "prefix", "source_length")},
@@ -83,12 +89,22 @@ def chosen(config: DictConfig, pair: Pair, task: Task, policy: Policy, decoding:
     Args:
         policy: of the config, ``bild``.
     """
-    if user_chose() or not (path := place(pair, task.name)).exists():
-        return Chosen(config, policy, None, ())
+    found = _found(config, pair, task, policy, decoding)
+    exits, large = found.policy.exits, pair.described.get("large")
+    if exits is None or large is None or has_exit(large.path, exits.first_exit):
+        return found
+    return replace(found, notes=(*found.notes, f"it leaves {large.name} before its last layer, and {NO_EXIT}"))
+
+
+def _found(config: DictConfig, pair: Pair, task: Task, policy: Policy, decoding: Decoding) -> Chosen:
+    if user_chose():
+        return Chosen(config, policy, None, ("from the command line",))
+    if not (path := place(pair, task.name)).exists():
+        return Chosen(config, policy, None, (f"the default, not calibrated (there is no {path})",))
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         told = (content["schema"], content["kind"])
-        misfits = manifest.differences(content["fits"], identity(pair, task, decoding))
+        misfits = _misfits(content, pair, identity(pair, task, decoding))
         node = {name: math.inf if value == INFINITE else value for name, value in content["bild"].items()}
         others = manifest.differences(content["data"], data_identity(task))
         own_split = content["task"]["split"] == config.get("split")
@@ -111,6 +127,15 @@ def chosen(config: DictConfig, pair: Pair, task: Task, policy: Policy, decoding:
     return Chosen(config, instantiated(config, "bild"), {**promise, "here": here}, tuple(notes))
 
 
+def _misfits(content: dict[str, Any], pair: Pair, asked: dict[str, Any]) -> list[str]:
+    """What keeps a policy from being used. Weights in another dtype have other hashes: then it is the dtype."""
+    there, large = content["fits"], content["models"]["large"]["dtype"]
+    if large == pair.described["large"].dtype:
+        return manifest.differences(there, asked)
+    there, asked = ({name: of[name] for name in of if not name.startswith(WEIGHTS)} for of in (there, asked))
+    return manifest.differences({"dtype": large, **there}, {"dtype": pair.described["large"].dtype, **asked})
+
+
 def user_chose() -> bool:
     """The policy is the command line's, by its own keys or by an experiment; without Hydra, the caller's."""
     if not HydraConfig.initialized():
@@ -124,4 +149,4 @@ def _sets_policy(override: str) -> bool:
 
 
 def _unused(path: Path, why: str) -> tuple[str]:
-    return (f"{path} is not used: {why}; calibrate again, or remove it",)
+    return (f"the default, as {path} is not used: {why}; calibrate again, or remove it",)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pkgutil import resolve_name
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from bild.engine import check_engine
@@ -27,10 +28,9 @@ def instantiated(config: DictConfig, node: str) -> Any:
         UserError: a value of the wrong kind, or what the object's own checks say of its values.
     """
     target = config[node]["_target_"]
-    try:
-        kind = get_class(target)
-    except (ImportError, ValueError) as error:
-        raise UserError(f"{node}._target_: there is no {target}; name a class that can be imported") from error
+    kind = class_at(target)
+    if kind is None:
+        raise UserError(f"{node}._target_: there is no {target}; name a class that can be imported")
     check_kinds(kind, config[node], f"{node}.")
     try:
         return instantiate(config[node])
@@ -41,6 +41,15 @@ def instantiated(config: DictConfig, node: str) -> Any:
         if isinstance(cause, (ValueError, TypeError)):
             raise UserError(f"{node}: {cause}") from error
         raise
+
+
+def class_at(target: object) -> type | None:
+    """The class that a dotted path leads to; None where there is none, without the lines that Hydra's own would log."""
+    try:
+        found = resolve_name(str(target))
+    except (ImportError, AttributeError, ValueError):
+        return None
+    return found if isinstance(found, type) else None
 
 
 def decoding(config: DictConfig, task: Task, policy: Policy) -> Decoding:
@@ -59,6 +68,7 @@ def decoding(config: DictConfig, task: Task, policy: Policy) -> Decoding:
         policy.check(greedy=Sampler(**fields).greedy)
     except ValueError as error:
         raise UserError(str(error)) from error
+    _refuse_unused(fields)
     return Decoding(
         max_new_tokens=length,
         **fields,
@@ -66,6 +76,16 @@ def decoding(config: DictConfig, task: Task, policy: Policy) -> Decoding:
         engine=config.engine,
         one_line=task.prompt is not None,
     )
+
+
+def _refuse_unused(sampling: Mapping[str, Any]) -> None:
+    """Raise ``UserError`` on a sampling key that greedy decoding would leave aside without a word."""
+    neutral = {"temperature": (0, 1), "top_k": (None,), "top_p": (None,)}
+    for name, values in neutral.items():
+        if not sampling["do_sample"] and sampling[name] not in values:
+            raise UserError(
+                f"{name}={sampling[name]}: texts are greedy, so it does nothing; add do_sample=true, or drop it"
+            )
 
 
 def check_kinds(made: type, given: Mapping[str, Any], prefix: str = "") -> None:

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, TypeVar
 
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from bild.policies.base import Policy
-from pipelines.cli import UserError
-from pipelines.decoding.config import instantiated
+from pipelines.cli import UserError, counted
+from pipelines.decoding.config import class_at, instantiated
 
 TARGET = "_target_"
 
@@ -39,6 +38,9 @@ def expanded(node: DictConfig, name: str) -> Iterator[tuple[Policy, dict[str, An
 
 def combinations(fields: Mapping[str, Any], name: str) -> Iterator[tuple[Any, dict[str, Any]]]:
     """What a node makes for every combination of the values that its fields list, and the fields of each."""
+    for key, value in fields.items():
+        if value == []:
+            raise UserError(f"{name}.{key}=[]: lists no value; give at least one")
     values = [value if isinstance(value, list) else [value] for value in fields.values()]
     for combination in product(*values):
         made_of = dict(zip(fields, combination, strict=True))
@@ -60,9 +62,19 @@ def possible(
     return fine, reasons
 
 
+def grouped(reasons: Sequence[str]) -> list[str]:
+    """The reasons of ``possible`` in few lines: each once, after the first name that it holds for."""
+    names: dict[str, list[str]] = {}
+    for told in reasons:
+        name, _, reason = told.partition(": ")
+        names.setdefault(reason, []).append(name)
+    return [
+        f"{first} and {counted(len(others), 'other')}: {reason}" if others else f"{first}: {reason}"
+        for reason, (first, *others) in names.items()
+    ]
+
+
 def is_a(kind: type, target: object) -> bool:
     """Whether a dotted path leads to a class of this kind."""
-    try:
-        return issubclass(get_class(str(target)), kind)
-    except (ImportError, ValueError):
-        return False
+    found = class_at(target)
+    return found is not None and issubclass(found, kind)

@@ -41,8 +41,7 @@ class LineDecoder:
         for role, model in pair.described.items():
             print(f"{role}  {model.note}", file=sys.stderr)
         choice = chosen(config, pair, task, policy, written)
-        for note in choice.notes:
-            print(f"policy {choice.policy}; {note}", file=sys.stderr)
+        print("; ".join([f"policy {choice.policy}", *choice.notes]), file=sys.stderr)
         return cls(pair, task, choice.policy, pair.decoder(written))
 
     def decode(self, lines: Sequence[str]) -> list[str]:

@@ -122,7 +122,7 @@ def pair_key(pair: Pair, policy: Policy, inputs: Sequence[list[int]], decoding: 
 def describe(model: PreTrainedModel, path: str, note: str, shortlist: Sequence[int] | None = None) -> Described:
     """What a result says of a model: its name is the last part of its path. One that may draft only the tokens of a
     shortlist counts as another model."""
-    weights = model_hash(model)
+    weights = drafts_hash(model)
     inside = Path(path).is_absolute() and Path(path).is_relative_to(ROOT)
     return Described(
         name=Path(path).name,
@@ -137,8 +137,13 @@ def describe(model: PreTrainedModel, path: str, note: str, shortlist: Sequence[i
 def describe_source(source: DraftSource, name: str, note: str, shortlist: Sequence[int] | None = None) -> Described:
     """What a result says of something that drafts in place of a small model."""
     alone = "" if source.writes_alone else "; it only drafts, so there is no small alone"
-    weights = _restricted(source_hash(source), shortlist)
+    weights = _restricted(drafts_hash(source), shortlist)
     return Described(name, path=None, note=note + alone, parameters=0, dtype=None, weights=weights)
+
+
+def drafts_hash(small: PreTrainedModel | DraftSource) -> str:
+    """The hash of what drafts, whatever it may draft."""
+    return model_hash(small) if isinstance(small, PreTrainedModel) else source_hash(small)
 
 
 def _restricted(weights: str, shortlist: Sequence[int] | None) -> str:
@@ -153,8 +158,8 @@ def check_tokenizers(large: PreTrainedTokenizerBase, small: PreTrainedTokenizerB
     ours, theirs = large.get_vocab(), small.get_vocab()
     differing = sum(theirs.get(token) != index for token, index in ours.items())
     raise UserError(
-        f"large and small have different tokenizers ({len(ours)} and {len(theirs)} tokens, {differing} of the first "
-        "are not the same in the second); choose a pair that shares one"
+        f"large ({large.name_or_path}) and small ({small.name_or_path}) have different tokenizers ({len(ours)} and "
+        f"{len(theirs)} tokens, {differing} of the first are not the same in the second); choose a pair that shares one"
     )
 
 

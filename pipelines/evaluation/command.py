@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from pipelines.cli import UserError, check_folder, check_whole, counted
+from pipelines.cli import UserError, check_path, check_whole, counted
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,7 +31,7 @@ def check(config: DictConfig) -> None:
     check_whole("limit", config.limit, null="the whole split")
     check_whole("latency_limit", config.latency_limit, null="all of them")
     check_whole("batch_size", config.batch_size)
-    check_folder("out", config.out)
+    check_path("out", config.out)
 
 
 def load_rows(config: DictConfig, task: Task) -> Dataset:

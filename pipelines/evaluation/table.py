@@ -26,6 +26,7 @@ METRIC_TITLES = {
     "f1": "F1",
 }
 PIPE_WIDTH = 100  # columns of a table that goes to a file or a pipe
+WIDE = 1000  # columns, more than any table needs
 
 
 @dataclass(frozen=True)
@@ -174,19 +175,31 @@ def print_tables(results: Sequence[Result]) -> None:
 
 def print_table(title: str, columns: Sequence[Column], entries: Sequence[dict[str, Any]], bold: Sequence[int]) -> None:
     """Print one table with a title, a line for each entry; the lines at these indices stand out."""
+    rows = [[column.read(entry) for column in columns] for entry in entries]
+    print_rows(title, [column.title for column in columns], rows, bold)
+
+
+def print_rows(title: str, titles: Sequence[str], rows: Sequence[Sequence[str]], bold: Sequence[int] = ()) -> None:
+    """The same of strings. Cells break between words alone, and none is cut, for rows may differ in their last word: a
+    terminal too narrow for the longest word of every column breaks the lines itself."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, PIPE_WIDTH)
+    cells = list(zip(titles, *rows, strict=True))
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, column in enumerate(columns):
-        longest = max(map(len, column.title.split()))
-        table.add_column(column.title, justify="left" if index == 0 else "right", min_width=longest)
-    for index, entry in enumerate(entries):
-        table.add_row(*(column.read(entry) for column in columns), style="bold" if index in bold else None)
+    for index, column in enumerate(cells):
+        longest = max(len(word) for cell in column for word in cell.replace(" %", "_%").split())
+        table.add_column(column[0], justify="left" if index == 0 else "right", width=longest)
+    for index, row in enumerate(rows):
+        table.add_row(*row, style="bold" if index in bold else None)
+    console = Console(highlight=False)
+    least = console.measure(table, options=console.options.update(width=WIDE)).minimum
+    console.width = max(console.width, least if console.is_terminal else max(least, PIPE_WIDTH))
+    spare = console.width - least
+    for made, column in zip(table.columns, cells, strict=True):  # whole cells while there is room, the first ones first
+        wider = min(spare, max(map(len, column)) - made.width)
+        made.width, spare = made.width + wider, spare - wider
     console.print(table)
 
 

@@ -26,7 +26,7 @@ from transformers import (
 from pipelines.cli import UserError, counted, first_line
 from pipelines.data.vocabulary import train_tokenizer
 from pipelines.models import manifest, shortlist
-from pipelines.models.bars import hide_weight_bars
+from pipelines.models.bars import hide_weight_bars, no_load_report
 from pipelines.models.hub import Place, locate
 
 CHECKPOINTS = Path("checkpoints")
@@ -197,15 +197,16 @@ def _from_path(model: Model, path: str, tokenizer: str | None, note: str) -> Loa
     try:
         config = AutoConfig.from_pretrained(path, **where)
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        loaded, found = kind.from_pretrained(
-            path,
-            config=config,
-            **where,
-            dtype=torch.float32,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,  # looked at below
-            output_loading_info=True,
-        )
+        with no_load_report():
+            loaded, found = kind.from_pretrained(
+                path,
+                config=config,
+                **where,
+                dtype=torch.float32,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # looked at below
+                output_loading_info=True,
+            )
     except Exception as error:  # for files that cannot be read the libraries have no class in common
         raise UserError(
             f"{path}: the model cannot be loaded ({first_line(error)}); it must be an encoder-decoder or "

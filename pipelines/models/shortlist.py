@@ -18,7 +18,7 @@ from pipelines.files import write_json
 from pipelines.models.fingerprint import tokenizer_hash
 
 NAME = "shortlist.json"
-AGAIN = "run the training of these weights again, which writes it, or set small.shortlist=false"
+AGAIN = "run the training of the checkpoint again, which writes it, or set small.shortlist=false"
 
 
 def collect(outputs: Iterable[Sequence[int]], tokenizer: PreTrainedTokenizerBase, min_count: int) -> list[int]:
@@ -68,5 +68,5 @@ def read(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: is no list of token ids; {AGAIN}") from error
     if made_for != tokenizer_hash(tokenizer):
-        raise UserError(f"{path}: is of another tokenizer; {AGAIN}")
+        raise UserError(f"{path}: was made with another tokenizer than the one that lies beside it; {AGAIN}")
     return ids

@@ -26,6 +26,10 @@ from pipelines.models.loading import LoadedModel
 
 TEXTS = ("auto", "outputs", "targets")
 SPLIT = "train"
+NO_EXIT = (
+    "no training to write from there is known of it, so expect bad texts or bad drafts; to train one: python -m "
+    "pipelines.finetune model=tiny-large-early-exit (or another T5 with train.exits='{1: 1, LAST: 1}')"
+)
 OTHERS = {
     "tokenizer": "was written with another tokenizer",
     "large": "was written by other weights, or in another dtype, than the large model's",
@@ -94,7 +98,7 @@ class EarlyExit(SourceConfig):
         except ValueError as error:
             raise UserError(f"small.layers={self.layers}: {error}") from error
         layers = counted(self.layers, "decoder layer")
-        trained = "" if _has_exit(large.path, self.layers) else "; no training to write from there is known of it"
+        trained = "" if has_exit(large.path, self.layers) else f"; {NO_EXIT}"
         note = f"{self.name}: the first {layers} of the large model, with its head{trained}"
         if not self.shortlist:
             return LoadedSource(source, note)
@@ -140,7 +144,7 @@ class Bigram(SourceConfig):
             return _Targets(large, task, self.limit)
 
 
-def _has_exit(path: str, layer: int) -> bool:
+def has_exit(path: str, layer: int) -> bool:
     """Whether the manifest beside a model's weights tells of a training that had it write from this layer, too."""
     try:
         return f"train.exits.{layer}" in manifest.read(path).get("identity", {})

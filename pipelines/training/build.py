@@ -20,7 +20,6 @@ from transformers import (
 )
 from transformers.optimization import Adafactor
 
-from pipelines.cli import UserError
 from pipelines.data.task import Task
 from pipelines.training.batches import MicroBatches, Updates
 from pipelines.training.exits import loss_of
@@ -133,25 +132,15 @@ def micro_batches(dataset: Dataset, settings: TrainSettings, rank: int, processe
     Raises:
         UserError: an update cannot be cut into that many pieces, or there are fewer examples than one update needs.
     """
-    parts = settings.accumulation * processes
-    if settings.tokens_per_batch is None and settings.batch_size < parts:
-        raise UserError(
-            f"train.batch_size={settings.batch_size} cannot be cut into train.accumulation={settings.accumulation} "
-            f"pieces for each of {processes} processes: raise it to at least {parts}"
-        )
+    settings.check_rows(len(dataset), processes)
     updates = Updates(
         token_counts(dataset),
         batch_size=settings.batch_size,
         tokens_per_batch=settings.tokens_per_batch,
         group_by_length=settings.group_by_length,
-        parts=parts,
+        parts=settings.accumulation * processes,
         seed=settings.seed,
     )
-    if len(updates) == 0:
-        raise UserError(
-            f"the train split has {len(dataset)} examples, too few for one batch: lower train.batch_size "
-            f"({settings.batch_size}), or train.accumulation"
-        )
     return MicroBatches(updates, accumulation=settings.accumulation, rank=rank, processes=processes)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pipelines.cli import UserError, check_whole
+from pipelines.cli import UserError, check_whole, counted
 
 # Schedules that depend on the number of steps, so that this cannot be raised later without changing the past.
 DECAYING = ("linear", "cosine")
@@ -95,6 +95,22 @@ class TrainSettings:
         if not holds:
             key = name if name == "device" else f"train.{name}"
             raise UserError(f"{key}={getattr(self, name)}: give {wanted}")
+
+    def check_rows(self, rows: int, processes: int) -> None:
+        """Raise ``UserError`` where an update cannot be cut into so many pieces, or there are fewer rows than it needs;
+        known before a model is loaded."""
+        parts = self.accumulation * processes
+        if self.tokens_per_batch is None and self.batch_size < parts:
+            raise UserError(
+                f"train.batch_size={self.batch_size} cannot be cut into train.accumulation={self.accumulation} "
+                f"pieces for each of {processes} processes: raise it to at least {parts}"
+            )
+        key = "batch_size" if self.tokens_per_batch is None else "accumulation"
+        if rows < (parts if self.tokens_per_batch is not None else self.batch_size):
+            raise UserError(
+                f"{counted(rows, 'row')} to train on, too few for one batch: lower train.{key} "
+                f"({getattr(self, key)}), or take more rows"
+            )
 
     def uses_gpu(self) -> bool:
         """Whether training runs on a GPU."""

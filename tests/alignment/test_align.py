@@ -360,6 +360,8 @@ def test_two_tokenizers_are_refused_before_anything_is_generated(here):
         ("align.temperature=warm", "must be a number"),
         ("align.samples=null", "at least 1"),
         ("batch_size=0", "at least 1"),
+        ("train.batch_size=1000", "rows to train on, too few for one batch: lower train.batch_size"),
+        ("train.accumulation=5", "train.batch_size=4 cannot be cut into train.accumulation=5 pieces"),
         ("limit=2.5", "at least 1, or null for the whole split"),
         ("seed=-1", "^seed=-1: must be a whole number of at least 0"),
         ("engine=fast", "engine='fast' does not exist"),

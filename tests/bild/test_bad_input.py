@@ -10,6 +10,7 @@ import torch
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
+    BatchEncoding,
     FSMTConfig,
     FSMTForConditionalGeneration,
     GenerationConfig,
@@ -340,3 +341,37 @@ def test_beams_in_a_models_own_file_are_ignored_with_one_warning():
             large, None, IDS, attention_mask=MASK, policy=bild.LargeOnly(), max_new_tokens=4,
             generation_config=GenerationConfig(num_beams=1, guidance_scale=1.0, remove_invalid_values=False),
         )  # fmt: skip
+
+
+# What is no tensor
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("Ein Hund.", r"input_ids is text, and models read token ids: tokenize it first, tokenizer\(texts\)"),
+        (["Ein Hund.", "Zwei"], "input_ids is text, .*: tokenize it first"),
+        ([[5, 6], [7, 8]], r'input_ids is a list; pass a tensor: tokenizer\(texts, return_tensors="pt"\)'),
+        (
+            BatchEncoding({"input_ids": IDS, "attention_mask": MASK}),
+            r"input_ids is a BatchEncoding, all that a tokenizer makes; unpack it: generate\(\.\.\., \*\*inputs\)",
+        ),
+    ],
+)
+def test_what_comes_before_a_tensor_is_named(given, message, no_work):
+    with pytest.raises(ValueError, match=message):
+        go(ids=given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("Ein Hund.", r'inputs is a str; pass one source after the other: tokenizer\(texts\)\["input_ids"\]'),
+        (BatchEncoding({"input_ids": IDS}), "inputs is a BatchEncoding; pass one source after the other"),
+        (["Ein Hund.", "Zwei"], "input 0 is text, .*: tokenize it first"),
+        ([["Ein", "Hund"]], "input 0 is text"),
+    ],
+)
+def test_of_many_sources_each_is_token_ids(given, message, no_work):
+    with pytest.raises(ValueError, match=message):
+        list(bild.generate_many(*pair(0), given, policy=bild.BigLittle()))

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from pipelines.calibration.bounds import TOLERANCE, p_value, upper_bound
+from pipelines.calibration.bounds import TOLERANCE, least_rows, p_value, upper_bound
 
 
 def tail(most: int, rows: int, level: Fraction) -> Fraction:
@@ -93,3 +93,10 @@ def test_it_is_not_needlessly_wide() -> None:
 
     exact = float(beta.ppf(0.9, 11, 190))
     assert exact < upper_bound(10 / 200, 200, 0.1) < 1.35 * exact
+
+
+@pytest.mark.parametrize(("level", "delta"), [(0.05, 0.1), (0.2, 0.1), (0.01, 0.3), (0.5, 0.25), (0.95, 0.1)])
+def test_the_fewest_rows_on_which_anything_passes(level: float, delta: float) -> None:
+    rows = least_rows(level, delta)
+    assert upper_bound(0.0, rows, delta) <= level
+    assert rows == 1 or upper_bound(0.0, rows - 1, delta) > level

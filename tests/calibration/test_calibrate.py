@@ -21,7 +21,7 @@ from pipelines.cli import UserError
 from pipelines.data.task import fingerprint
 from pipelines.decoding import decode
 from pipelines.decoding.config import instantiated
-from pipelines.evaluation import latency
+from pipelines.evaluation import latency, measures
 from pipelines.models import manifest
 from tests.calibration.conftest import BESIDE, ROWS, calibrated
 from tests.conf import composed
@@ -158,7 +158,13 @@ def test_what_the_pair_cannot_do_is_left_out_by_name(words, capsys):
     )
     out = capsys.readouterr().out
     assert "left out: SmallOnly: PromptLookup(max_ngram=3, min_ngram=1) " in out
-    assert out.count("left out: BigLittle") == 2
+    assert out.count("left out: BigLittle") == 1
+    assert "left out: BigLittle fallback=0.02 rollback=4 and 1 other: PromptLookup" in out
+    assert [told.partition(":")[0] for told in content["left_out"]] == [
+        "SmallOnly",
+        "BigLittle fallback=0.02 rollback=4",
+        "BigLittle fallback=0.02 rollback=inf",
+    ]
     labels = [point["label"] for point in content["curve"]]
     assert labels == ["LargeOnly", "BigLittle fallback=0.1 rollback=0 verify_eos=True"]
 
@@ -266,12 +272,48 @@ def test_rows_that_chose_the_checkpoints_propose(task_name, trained, capsys):
     assert "checkpoints" not in content["promise"]["statement"]
 
 
-def test_where_there_are_too_many_of_them_the_promise_says_so(trained):
+def test_where_there_are_too_many_of_them_the_promise_says_so(trained, capsys):
     """Of 32 rows 28 were looked at, and 16 propose."""
     content = calibrated(*trained(None))
     assert content["split"]["spent"] == 28
     assert len([row for row in content["split"]["test"]["rows"] if row < 28]) == content["promise"]["not_fresh"] == 12
-    assert "; 12 of these have helped to choose the checkpoints" in content["promise"]["statement"]
+    assert content["promise"]["kind"] == "approximate"
+    statement = content["promise"]["statement"]
+    assert statement.startswith("approximate: over new examples")
+    assert statement.endswith("if these were new: 12 of them have helped to choose the checkpoints")
+    told = (
+        "12 of them must test, so what is promised is approximate: selection_share=0.875 would leave the tests to new"
+    )
+    assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("task_name", "spent"), [("made", 10), ("another", 0)])
+def test_rows_that_chose_an_aligned_checkpoint_are_known_by_their_task(task_name, spent, trained, words):
+    """In what it validates on the large model's texts are the targets."""
+    version = instantiated(composed("calibrate", *words), "task").version
+    identity = {"align.method": "sequence", "task": task_name, "task.version": version, "train.evaluate_rows": 10}
+    content = calibrated(*trained(10, identity={**identity, "validation rows": ROWS - 4, "validation data": "others"}))
+    assert content["split"]["spent"] == spent
+
+
+def test_a_busy_machine_is_named(words, monkeypatch, capsys):
+    methods = []
+
+    def over_fastest(large):
+        methods.append({timing.method for timing in large})
+        return 3.04
+
+    monkeypatch.setattr(measures, "over_fastest", over_fastest)
+    assert calibrated(*words)["run"]["over_fastest"] == 3.04
+    assert methods == [{"0"}]  # the large model alone
+    assert "the machine was busy: the large model alone took 3.0 times as long as" in capsys.readouterr().out
+
+
+def test_where_nothing_can_pass_only_what_needs_no_test_is_calibrated(words):
+    """With no point to be tested there is nothing to refuse."""
+    lossless = [word for word in words if not word.startswith(("grid=", "bild."))]
+    content = calibrated(*lossless, "grid=[]", "bild=large_only", "max_drop=0.01")
+    assert content["promise"]["kind"] == "lossless"
 
 
 def test_no_more_rows_are_spent_than_were_looked_at(trained, words):
@@ -310,10 +352,15 @@ def test_a_quick_look(words):
         ("selection_share=1", "selection_share=1: of 32 rows both parts need some"),
         ("limit=1", "selection_share=0.5: of 1 rows both parts need some"),
         ("limit=0", "limit=0: must be a whole number"),
+        (
+            "max_drop=0.1",
+            "max_drop=0.1 delta=0.1: 16 rows for the tests, and even a point that loses nothing passes with 22",
+        ),
         ("batch_size=0", "batch_size=0: must be a whole number"),
         ("coverage.resplits=0", "coverage.resplits=0: must be a whole number"),
         ("do_sample=true", "do_sample=true: texts of two samples cannot be compared"),
         ("grid=fast", "grid=fast: must be a list of policies"),
+        ("grid=[{_target_: bild.BigLittle, fallback: []}]", "grid[0].fallback=[]: lists no value"),
         ("grid=[fast]", "grid[0]: names no policy"),
         ("grid=[{fallback: 0.5}]", "grid[0]: names no policy"),
         ("grid=[{_target_: bild.BigLittle, falback: 0.5}]", "grid[0]: "),

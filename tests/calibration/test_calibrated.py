@@ -20,6 +20,9 @@ from pipelines.cli import CONF
 from pipelines.decoding import calibrated
 from pipelines.decoding.calibrated import Chosen
 from pipelines.decoding.config import decoding, instantiated
+from pipelines.models import manifest
+from pipelines.models.fingerprint import key
+from pipelines.models.sources import NO_EXIT
 from tests.calibration.conftest import BESIDE, pair_words
 from tests.conf import composed
 from tests.evaluation.conftest import SOURCES
@@ -63,7 +66,8 @@ def choice(done, tmp_path, monkeypatch) -> Callable[..., tuple[Chosen, str]]:
     shutil.copytree(done.folder / "checkpoints", tmp_path / "checkpoints")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(calibrated, "user_chose", lambda: False)
-    pair = SimpleNamespace(described={role: SimpleNamespace(**model) for role, model in done.content["models"].items()})
+    described = {role: SimpleNamespace(**model) for role, model in done.content["models"].items()}
+    pair = SimpleNamespace(described=described, shortlist=None)
 
     def run(*words: str, text: str = json.dumps(done.content), **sections: object) -> tuple[Chosen, str]:
         BESIDE.write_text(json.dumps({**json.loads(text), **sections}) if sections else text)
@@ -89,7 +93,7 @@ def test_what_the_user_chose_stands(evaluated, words):
     content, line = evaluated(*words)
     assert content["policy"]["fallback"] == 0.6
     assert content["promise"] is None
-    assert line == "policy BigLittle fallback=0.6 rollback=2"
+    assert line == "policy BigLittle fallback=0.6 rollback=2; from the command line"
 
 
 def test_no_experiment_is_no_choice(evaluated, done):
@@ -100,7 +104,7 @@ def test_no_experiment_is_no_choice(evaluated, done):
 def test_without_one_nothing_is_said(evaluated):
     BESIDE.unlink()
     content, line = evaluated()
-    assert line == "policy BigLittle fallback=0.6 rollback=2"
+    assert line == f"policy BigLittle fallback=0.6 rollback=2; the default, not calibrated (there is no {BESIDE})"
     assert content["promise"] is None
 
 
@@ -110,7 +114,8 @@ def test_one_of_other_weights_is_named_and_not_used(evaluated):
     result, line = evaluated()
     assert result["policy"]["rollback"] == 2
     assert result["promise"] is None
-    assert line.startswith(f"policy BigLittle fallback=0.6 rollback=2; {BESIDE} is not used: weights of small is 0000")
+    told = f"the default, as {BESIDE} is not used: weights of small is 0000"
+    assert line.startswith(f"policy BigLittle fallback=0.6 rollback=2; {told}")
     assert line.endswith("; calibrate again, or remove it")
 
 
@@ -129,6 +134,34 @@ def test_one_of_other_settings_is_named_and_not_used(choice, word, told):
     assert found.policy == bild.BigLittle()
     assert found.promise is None
     assert f"{BESIDE} is not used: {told}" in line
+
+
+def test_in_another_dtype_it_is_the_dtype_that_differs(choice, done):
+    models, fits = json.loads(json.dumps([done.content["models"], done.content["fits"]]))
+    models["large"]["dtype"] = "bfloat16"
+    line = choice(models=models, fits={**fits, "weights of large": "0" * 64, "weights of small": "0" * 64})[1]
+    assert f"{BESIDE} is not used: dtype is bfloat16 there and float32 now; calibrate again" in line
+
+
+def test_another_shortlist_is_not_called_other_weights(done, monkeypatch, tmp_path):
+    monkeypatch.chdir(done.folder)
+    config = composed("evaluate", *pair_words(Path("anywhere")))
+    task = instantiated(config, "task")
+    described = {role: SimpleNamespace(**model) for role, model in done.content["models"].items()}
+    monkeypatch.setattr(calibrated, "drafts_hash", lambda small: small)
+    pair = SimpleNamespace(described=described, shortlist=(3, 1), small=described["small"].weights)
+    described["small"].weights = "both hashed together"
+    found = calibrated.identity(pair, task, decoding(config, task, bild.BigLittle()))
+    told = [f"small.shortlist is (not set) there and {key([3, 1])} now"]
+    assert manifest.differences(done.content["fits"], found) == told
+
+
+def test_a_model_that_tokens_leave_early_was_trained_for_that(choice, monkeypatch):
+    found, line = choice("bild=calm", schema=2)
+    assert found.policy == bild.Calm()
+    assert line.endswith(f"it leaves large before its last layer, and {NO_EXIT}")
+    monkeypatch.setattr(calibrated, "has_exit", lambda path, layer: layer == bild.Calm().first_exit)
+    assert NO_EXIT not in choice("bild=calm", schema=2)[1]
 
 
 def test_other_seeds_and_batches_are_no_others(choice, done):
@@ -186,6 +219,8 @@ def test_generate_takes_it_up_and_says_so_apart_from_the_texts(typed, done, caps
         capsys.readouterr()
         typed("generate", "input=in.txt", f"output={name}.txt", *words)
         told = capsys.readouterr().err
+        [line] = [line for line in told.splitlines() if line.startswith("policy ")]
+        assert line.partition("; ")[2].partition(" ")[0] == ("calibrated" if name == "calibrated" else "from")
         assert (done.content["promise"]["statement"] in told) == (name == "calibrated")
         texts[name] = Path(f"{name}.txt").read_text()
     assert texts["calibrated"] == texts["same"] != texts["other"]

@@ -3,11 +3,13 @@
 import inspect
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pytest
 from datasets import Dataset, Features, Translation
 from datasets.exceptions import DatasetGenerationError
+from huggingface_hub import constants
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 
@@ -228,3 +230,39 @@ def test_hub_out_of_reach(error, monkeypatch):
     with pytest.raises(UserError, match=told) as caught:
         Hub(path="owner/name").load("train", ("source", "target"), None)
     assert "\n" not in str(caught.value)
+
+
+class ConnectError(Exception):
+    """As the hub client's HTTP library calls it when nothing answers."""
+
+
+@pytest.mark.parametrize(
+    ("error", "offline", "told"),
+    [
+        (
+            ConnectError("no such host"),
+            True,
+            r"\(it cannot be reached, and nothing was downloaded before\); check the net",
+        ),
+        (TimeoutError("slow"), False, r"\(no answer\); check the network"),
+    ],
+)
+def test_without_network_nobody_waits_for_retries(error, offline, told, monkeypatch):
+    """Slow networks keep theirs."""
+    modes = []
+
+    def ask(path, timeout):
+        raise error
+
+    def load_dataset(*args, **kwargs):
+        modes.append((constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE))
+        raise ConnectionError("no answer")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("pipelines.data.hub.HfApi", lambda: SimpleNamespace(dataset_info=ask))
+    monkeypatch.setattr("pipelines.data.hub.load_dataset", load_dataset)
+    with pytest.raises(UserError, match=told):
+        Hub(path="owner/name").load("train", ("source", "target"), None)
+    assert modes == [(offline, offline)]
+    assert (constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE) == (False, False)

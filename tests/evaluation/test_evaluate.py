@@ -250,6 +250,8 @@ def test_sampling_is_repeatable(overrides, tmp_path):
         ("task.prefix=7", "task.prefix=7: must be text; quote a number twice"),
         ("max_new_tokens=0", "max_new_tokens=0: must be"),
         ("top_p=2", "top_p=2 must be in"),
+        ("temperature=2", "temperature=2: texts are greedy, so it does nothing; add do_sample=true, or drop it"),
+        ("top_k=5", "top_k=5: texts are greedy"),
         ("device=abacus", "device=abacus"),
         ("device=null", "device=None: is not a device"),
         ("out=", "out=: give a folder"),

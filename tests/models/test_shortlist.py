@@ -41,12 +41,12 @@ def test_only_the_small_model_of_a_pair_gets_it_and_only_when_asked(tmp_path, mo
     ("content", "message"),
     [
         (None, r"^small\.shortlist=true: there is no .*weights/shortlist\.json; pipelines\.align"),
-        ("{", "shortlist.json: is no list of token ids; run the training of these weights again"),
+        ("{", "shortlist.json: is no list of token ids; run the training of the checkpoint again"),
         (json.dumps({"tokenizer": "x"}), "is no list of token ids"),
         (json.dumps({"tokenizer": "x", "ids": ["a"]}), "is no list of token ids"),
         (
             json.dumps({"tokenizer": "x", "ids": [1]}),
-            "is of another tokenizer; run the training of these weights again, which writes it, or set small",
+            "was made with another tokenizer than the one that lies beside it; run the training of the checkpoint",
         ),
     ],
 )

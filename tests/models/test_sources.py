@@ -14,7 +14,7 @@ from pipelines.cli import UserError
 from pipelines.data.task import Task
 from pipelines.models import loading, manifest, shortlist
 from pipelines.models.fingerprint import model_hash, source_hash, tokenizer_hash
-from pipelines.models.sources import Bigram, EarlyExit, PromptLookup, SourceConfig
+from pipelines.models.sources import NO_EXIT, Bigram, EarlyExit, PromptLookup, SourceConfig
 from tests.alignment import stand_in
 from tests.training import tiny
 
@@ -148,7 +148,8 @@ def test_early_exit_is_of_the_large_model_itself(task):
     deep = loading.LoadedModel(tiny.new_model(num_layers=3), tiny.TOKENIZER, "large", "large")
     made = EarlyExit(name="early_exit", layers=2, shortlist=False).load(deep, task)
     assert made.source == bild.EarlyExit(2)
-    untrained = "; no training to write from there is known of it"
+    untrained = f"; {NO_EXIT}"
+    assert "python -m pipelines.finetune model=tiny-large-early-exit" in untrained
     assert made.note == f"early_exit: the first 2 decoder layers of the large model, with its head{untrained}"
     Path("large").mkdir()
     manifest.write("large", identity={"train.exits.2": 1.0, "train.exits.3": 1.0})

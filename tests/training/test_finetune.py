@@ -107,6 +107,12 @@ def test_out_must_name_a_folder(out) -> None:
         finetune_here(f"out={out}")
 
 
+def test_too_few_rows_are_told_before_a_model_is_read(overrides, tmp_path: Path) -> None:
+    words = ["model.init=pretrained", "model.path=missing/model", "train.batch_size=45", f"out={tmp_path / 'run'}"]
+    with pytest.raises(UserError, match="44 rows to train on, too few for one batch"):
+        finetune_here(*overrides, *words)
+
+
 def test_a_quick_look_is_not_the_full_run(overrides, tmp_path: Path) -> None:
     out = f"out={tmp_path / 'run'}"
     finetune_here(*overrides, out, "limit=30", "train.max_steps=1")

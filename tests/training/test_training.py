@@ -220,8 +220,10 @@ def test_schedules(schedule, expected, tmp_path: Path) -> None:
 
 
 def test_too_little_data_and_too_many_pieces_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"the train split has 44 examples, too few for one batch"):
+    with pytest.raises(UserError, match=r"44 rows to train on, too few for one batch: lower train\.batch_size \(45\)"):
         tiny.run(tmp_path, batch_size=45)
+    with pytest.raises(UserError, match=r"44 rows .*: lower train\.accumulation \(45\)"):
+        tiny.run(tmp_path, tokens_per_batch=1000, accumulation=45)
     with pytest.raises(UserError, match=r"train\.batch_size=2 cannot be cut into train\.accumulation=4 pieces"):
         tiny.run(tmp_path, batch_size=2, accumulation=4)
 
