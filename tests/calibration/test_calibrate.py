@@ -120,7 +120,7 @@ def test_lossless_points_lose_nothing(done):
 
 
 def test_a_bound_that_nothing_meets_recommends_a_lossless_policy(words, capsys):
-    content = calibrated(*words, "max_drop=0.001")
+    content = calibrated(*words, "max_drop=0.15")
     lines = capsys.readouterr().out.splitlines()
     assert f"policy {content['label']}" in lines
     assert content["promise"]["statement"] in lines
@@ -129,7 +129,7 @@ def test_a_bound_that_nothing_meets_recommends_a_lossless_policy(words, capsys):
     assert content["promise"]["kind"] == "lossless"
     assert content["label"] == "BigLittle fallback=0.1 rollback=0 verify_eos=True"
     assert content["bild"] == {"_target_": "bild.BigLittle", "fallback": 0.1, "rollback": 0.0, "verify_eos": True}
-    assert "no faster point was shown to keep token disagreement with the large model within 0.001" in lines[-3]
+    assert "no faster point was shown to keep token disagreement with the large model within 0.15" in lines[-3]
 
 
 def test_a_point_of_the_grid_is_lossless_where_its_policy_is(words):
@@ -144,7 +144,7 @@ def test_a_point_of_the_grid_is_lossless_where_its_policy_is(words):
 def test_one_that_writes_another_text_here_is_tested_as_the_others_are(words, monkeypatch):
     """As a near tie, or eight bits, may make it. It is the fastest, so that a label alone would recommend it."""
     monkeypatch.setattr(bild.SmallOnly, "lossless", True)
-    content = calibrated(*words, "max_drop=0.001")
+    content = calibrated(*words, "max_drop=0.15")
     point = by_label(content)["SmallOnly"]
     assert not point["lossless"]
     assert point["risk"] > 0.5
@@ -296,17 +296,13 @@ def test_rows_that_chose_an_aligned_checkpoint_are_known_by_their_task(task_name
     assert content["split"]["spent"] == spent
 
 
-def test_a_busy_machine_is_named(words, monkeypatch, capsys):
+def test_a_disturbed_measurement_is_named(words, monkeypatch, capsys):
+    found = {"mean_over_median": 3.04, "second_half_over_first": 1.0, "disturbed": True}
     methods = []
-
-    def over_fastest(large):
-        methods.append({timing.method for timing in large})
-        return 3.04
-
-    monkeypatch.setattr(measures, "over_fastest", over_fastest)
-    assert calibrated(*words)["run"]["over_fastest"] == 3.04
+    monkeypatch.setattr(measures, "steadiness", lambda large: methods.append({one.method for one in large}) or found)
+    assert calibrated(*words)["run"]["steadiness"] == found
     assert methods == [{"0"}]  # the large model alone
-    assert "the machine was busy: the large model alone took 3.0 times as long as" in capsys.readouterr().out
+    assert "disturbed: a token of the large model alone took 1.00 times as long" in capsys.readouterr().out
 
 
 def test_where_nothing_can_pass_only_what_needs_no_test_is_calibrated(words):

@@ -153,17 +153,3 @@ def test_predicted_speedup_is_leviathans_factor():
     total = {"tokens": 25, "small_steps": 30, "large_steps": 10}
     assert measures.predicted_speedup(total, 0.1) == pytest.approx(2.5 / (3 * 0.1 + 1))
     assert measures.predicted_speedup(total, None) is None
-
-
-def test_what_a_busy_machine_took_shows_at_the_pace_of_the_fastest_text():
-    steady = [timing("large", 10.0 * length + 5, 5, [0] * length) for length in (2, 4, 8)]
-    assert measures.over_fastest(steady) == pytest.approx(1)
-    stalled = [*steady[:2], replace(steady[2], milliseconds=805.0)]
-    assert measures.over_fastest(stalled) == pytest.approx((20 + 40 + 800) / 140)
-    slowed = [replace(one, milliseconds=2 * one.milliseconds - 5) for one in steady[1:]]
-    assert measures.over_fastest([steady[0], *slowed]) == pytest.approx((20 + 80 + 160) / 140)
-
-
-def test_only_far_above_one_is_anything_said_of_it():
-    assert measures.busy_words(1.9) is None
-    assert "took 2.5 times as long" in measures.busy_words(2.5)

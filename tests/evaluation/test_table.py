@@ -1,5 +1,7 @@
 """Tables in terminals of any width: every word of every cell is there, whole."""
 
+import re
+
 import pytest
 
 from pipelines.evaluation.table import print_rows
@@ -14,7 +16,7 @@ def test_nothing_that_tells_two_rows_apart_is_cut(width, monkeypatch, capsys):
     for name, value in {"COLUMNS": str(width), "FORCE_COLOR": "1", "TERM": "xterm", "NO_COLOR": "1"}.items():
         monkeypatch.setenv(name, value)
     print_rows("title", TITLES, ROWS)
-    lines = capsys.readouterr().out.splitlines()
+    lines = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
     words = " ".join(lines).split()
     assert {word for row in [TITLES, *ROWS] for cell in row for word in cell.split()} <= set(words)
     assert all(words.count(f"alpha={alpha}") == 1 for alpha in (0.1, 0.3, 0.5))
