@@ -61,10 +61,10 @@ def spent_words(n_rows: int, tested: int, spent: int, least: int) -> str:
     fresh = n_rows - spent
     if tested <= fresh:
         return told
-    remedy = "for a guarantee take another split, or rows that no training has looked at (train.evaluate_rows)"
+    remedy = "another split, or rows that no training has looked at (train.evaluate_rows), would spare them"
     if fresh >= least:
         share = math.ceil(1000 * spent / n_rows) / 1000
-        remedy = f"selection_share={share:g} would leave the tests to new ones alone, for a guarantee"
+        remedy = f"selection_share={share:g} would leave the tests to new ones alone"
     return f"{told}; {tested - fresh:,} of them must test, so what is promised is approximate: {remedy}"
 
 
