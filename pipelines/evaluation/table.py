@@ -197,7 +197,8 @@ def print_rows(title: str, titles: Sequence[str], rows: Sequence[Sequence[str]],
     least = console.measure(table, options=console.options.update(width=WIDE)).minimum
     console.width = max(console.width, least if console.is_terminal else max(least, PIPE_WIDTH))
     spare = console.width - least
-    for made, column in zip(table.columns, cells, strict=True):  # whole cells while there is room, the first ones first
+    # Whole cells while there is room; names, in the first column, are the longest and read well on several lines.
+    for made, column in zip(reversed(table.columns), reversed(cells), strict=True):
         wider = min(spare, max(map(len, column)) - made.width)
         made.width, spare = made.width + wider, spare - wider
     console.print(table)
