@@ -209,8 +209,8 @@ def _from_path(model: Model, path: str, tokenizer: str | None, note: str) -> Loa
             )
     except Exception as error:  # for files that cannot be read the libraries have no class in common
         raise UserError(
-            f"{path}: the model cannot be loaded ({first_line(error)}); it must be an encoder-decoder or decoder-only one, "
-            f"and its files whole; {'make or download damaged ones again' if place.offline else AGAIN}"
+            f"{path}: the model cannot be loaded ({first_line(error)}); it must be an encoder-decoder or decoder-only "
+            f"one, and its files whole; {'make or download damaged ones again' if place.offline else AGAIN}"
         ) from error
     _check_weights(found, path)
     words = _tokenizer(place if tokenizer is None else locate(tokenizer), model.trust_remote_code)
