@@ -27,7 +27,7 @@ def test_a_result_is_described_and_shown(tmp_path: Path, capsys: pytest.CaptureF
     rounding.main([*QUICK, "--out", str(tmp_path / "rounding.json")])
     content = json.loads((tmp_path / "rounding.json").read_text(encoding="utf-8"))
     assert undescribed(content) == set()
-    assert content["provenance"]["command"].startswith("python -m benchmarks.rounding ")
+    assert content["provenance"]["command"].startswith("python -m benchmarks.rounding")
     static, int8 = content["engines"]
     assert (static["engine"], int8["engine"]) == ("static", "static+int8")
     for role in ("large", "small"):

@@ -19,6 +19,8 @@ from pipelines.training import final, report, trainer
 from pipelines.training.run import TrainSummary
 from tests.training import tiny
 
+# Arrow's own allocator keeps a thread, whose locks a fork may find held for good; the system's is safe to fork.
+os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["tests.training.child"])
 
