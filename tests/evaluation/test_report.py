@@ -253,7 +253,8 @@ def test_baselines_are_shown_once_from_the_run_of_median_time(sweep):
     assert lines[0].result is runs[2]
 
 
-def test_seconds_of_different_runs_do_not_stand_in_one_table(sweep, capsys):
+def test_seconds_of_different_runs_do_not_stand_in_one_table(sweep, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")  # so that no title breaks
     table.print_tables(sweep[:1])
     alone = capsys.readouterr().out
     table.print_tables(sweep)
