@@ -225,10 +225,10 @@ def test_nothing_trains_a_decoder_only_model(folders, overrides, tmp_path):
     path = folders["gpt2"] / "large"
     given = ["model=path", f"model.path={path}", f"out={tmp_path}", f"results={tmp_path}"]
     with pytest.raises(UserError, match=r"large: is decoder-only; pipelines\.finetune and pipelines\.align train"):
-        run(finetune, "finetune", *given, "limit=8")
+        run(finetune, "finetune", *given, "limit=16")
     pair = [f"{role}{value}" for role in ("large", "small") for value in ("=path", f".path={folders['gpt2'] / role}")]
     with pytest.raises(UserError, match="large: is decoder-only; "):
-        run(align, "align", *pair, f"out={tmp_path}", "limit=8")
+        run(align, "align", *pair, f"out={tmp_path}", "limit=16")
     with pytest.raises(UserError, match="task=nq_open: is asked with a few-shot prompt"):
         run(align, "align", *overrides(folders["gpt2"]), f"out={tmp_path}")
     with pytest.raises(UserError, match="task=gsm8k: is asked with a few-shot prompt"):
