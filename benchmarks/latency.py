@@ -6,6 +6,7 @@ trained pair with the same outputs at a bigger shape's cost), ``batch`` (through
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -25,7 +26,18 @@ from benchmarks.table import markdown
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one mode; bad input is one line and status 2."""
-    parser = command_line.parser()
+    content, out = measured(command_line.parser(), arguments)
+    for one in content["skipped"]:
+        say(f"left out: {one['name']} ({one['reason']})")
+    plot = plots.draw(content, out.with_suffix(".svg"))
+    say("left out: the plot (matplotlib is not installed; pip install .[bench])" if plot is None else f"drew {plot}")
+    print(markdown(content))
+
+
+def measured(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None, module: str = "benchmarks.latency"
+) -> tuple[dict[str, Any], Path]:
+    """Run what the command line of ``module`` asks for. Returns what the JSON file holds, and where it is."""
     options = parser.parse_args(arguments)
     logging.disable_progress_bar()
     logging.set_verbosity_error()
@@ -33,17 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command_line.complete(options)
         bandwidth = read_bandwidth(torch.device(options.device), options.bandwidth_bytes)
         content = {"schema": 1, "kind": "benchmark", "mode": options.mode, "name": options.name}
-        content["provenance"] = provenance(command_line.as_json(options), bandwidth)
+        content["provenance"] = provenance(command_line.as_json(options), bandwidth, module)
         content |= options.run(options, bandwidth)
     except UserError as error:
         parser.error(" ".join(str(error).split()))
     content = write(content, options.out)
     say(f"wrote {options.out}")
-    for one in content["skipped"]:
-        say(f"left out: {one['name']} ({one['reason']})")
-    plot = plots.draw(content, options.out.with_suffix(".svg"))
-    say("left out: the plot (matplotlib is not installed; pip install .[bench])" if plot is None else f"drew {plot}")
-    print(markdown(content))
+    return content, options.out
 
 
 def write(content: dict[str, Any], path: Path) -> dict[str, Any]:

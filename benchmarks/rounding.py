@@ -5,19 +5,18 @@ python -m benchmarks.rounding --large FOLDER --small FOLDER --data FILE
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
-from transformers.utils import logging
 
 import bild
 from benchmarks import options as command_line
-from benchmarks.errors import UserError
-from benchmarks.latency import write
-from benchmarks.machine import provenance, read_bandwidth, say
+from benchmarks.latency import measured
+from benchmarks.machine import say
 from benchmarks.methods import Batch, pad
 from benchmarks.own import BildMethod
 from benchmarks.pair import Pair, load
@@ -33,21 +32,15 @@ EXACT = bild.BigLittle(rollback=0, verify_eos=True)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Bad input is one line and status 2."""
     parser = command_line.rounding_parser()
-    options = parser.parse_args(arguments)
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        command_line.complete(options)
-        bandwidth = read_bandwidth(torch.device(options.device), options.bandwidth_bytes)
-        content = {"schema": 1, "kind": "benchmark", "mode": options.mode, "name": options.name}
-        content["provenance"] = provenance(command_line.as_json(options), bandwidth, "benchmarks.rounding")
-        pair = load(options)
-    except UserError as error:
-        parser.error(" ".join(str(error).split()))
-    content |= {**pair.description, "engines": measure(pair, options.engines, options.batch_sizes, options)}
-    content = write(content, options.out)
-    say(f"wrote {options.out}")
+    parser.set_defaults(run=run_rounding)
+    content, _ = measured(parser, arguments, "benchmarks.rounding")
     print(markdown(content))
+
+
+def run_rounding(options: argparse.Namespace, bandwidth: float) -> dict[str, Any]:
+    """Every engine, one after the other; nothing is timed."""
+    pair = load(options)
+    return {**pair.description, "engines": measure(pair, options.engines, options.batch_sizes, options)}
 
 
 def measure(pair: Pair, engines: Sequence[str], batch_sizes: Sequence[int], options: Any) -> list[dict[str, Any]]:
