@@ -16,8 +16,9 @@ def main(config: DictConfig) -> None:
     # Heavy, and not needed to say that a key is misspelt.
     from pipelines.alignment.parts import assemble, method_identity, objective, refuse_other_training
     from pipelines.alignment.report import described
-    from pipelines.alignment.result import conclude, result_file
+    from pipelines.alignment.result import conclude, result_name
     from pipelines.alignment.run import greedy, training_rows
+    from pipelines.files import result_file
     from pipelines.models import shortlist
     from pipelines.training.identity import task_identity
     from pipelines.training.processes import is_main, say
@@ -25,7 +26,7 @@ def main(config: DictConfig) -> None:
     from pipelines.training.run import held, train
 
     parts = assemble(config)
-    file = result_file(config, parts)
+    file = result_file(config.results, parts.task.name, result_name(parts))
     task, settings, start, teacher = parts.task, parts.settings, parts.start, parts.teacher
     with held(Path(config.out)):
         refuse_other_training(Path(config.out), config, parts)

@@ -59,6 +59,13 @@ def write_json(value: Any, path: Path) -> None:
     write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
 
 
+def result_file(results: str, task_name: str, name: str) -> Path:
+    """Where a result goes; makes the folder, so that a path that cannot be written is known before the work."""
+    folder = Path(results) / task_name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{name}.json"
+
+
 def replace_folder(draft: Path, final: Path) -> None:
     """Rename a finished folder into place, on disk. One that stood there is out of the way first, then deleted."""
     aside = final.with_name(f".{final.name}.old")

@@ -19,12 +19,13 @@ def main(config: DictConfig) -> None:
     from pipelines.decoding.config import instantiated
     from pipelines.evaluation import provenance
     from pipelines.evaluation.run import describe_task
+    from pipelines.files import result_file
     from pipelines.models import shortlist
     from pipelines.models.loading import identity, load
     from pipelines.training.identity import task_identity
     from pipelines.training.processes import count, is_main
     from pipelines.training.report import leave, say
-    from pipelines.training.result import result_file, write_result
+    from pipelines.training.result import write_result
     from pipelines.training.run import held, train
 
     task, model, settings = (instantiated(config, node) for node in ("task", "model", "train"))
@@ -32,7 +33,7 @@ def main(config: DictConfig) -> None:
     check_path("out", config.out)
     out = Path(config.out)
     with held(out):
-        file = result_file(config.results, task.name, out)
+        file = result_file(config.results, task.name, f"finetune-{out.name}")
         train_pairs, validation_pairs = task.load("train", config.limit), task.load("validation", config.limit)
         settings.check_rows(len(train_pairs), count())
         texts = (text for column in ("source", "target") for text in train_pairs[column])

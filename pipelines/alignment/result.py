@@ -32,11 +32,8 @@ IN_CHECKPOINT = "alignment.json"
 TRAINING = ("steps", "max_steps", "metric", "best", "best_step", "seconds")
 
 
-def result_file(config: DictConfig, parts: AlignmentParts) -> Path:
-    """Where the result goes; makes the folder, so that a path that cannot be written is known before the work."""
-    folder = Path(config.results) / parts.task.name
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"align-{parts.settings.method_label()}-{parts.models.large.name}-{parts.models.small.name}.json"
+def result_name(parts: AlignmentParts) -> str:
+    return f"align-{parts.settings.method_label()}-{parts.models.large.name}-{parts.models.small.name}"
 
 
 def conclude(
@@ -47,7 +44,7 @@ def conclude(
     Args:
         outputs: of the large model, which the small one was trained on.
         held_out: of the large model, greedy, for ``parts.held_out``.
-        file: what ``result_file`` returns.
+        file: where it goes.
     """
     large = parts.models.ready(parts.teacher.large)
     loaded = {"large": large, "before": parts.models.before(), "after": parts.models.after(summary.out)}

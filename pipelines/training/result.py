@@ -21,13 +21,6 @@ KIND = "training"
 TRAINING = ("steps", "max_steps", "metric", "best", "best_step", "seconds", "resumed_from", "ended")
 
 
-def result_file(results: str, task_name: str, out: Path) -> Path:
-    """Where the result goes; makes the folder, so that a path that cannot be written is known before the work."""
-    folder = Path(results) / task_name
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"finetune-{out.name}.json"
-
-
 def write_result(
     summary: TrainSummary,
     model: Model,
@@ -43,7 +36,7 @@ def write_result(
         model: what was asked for.
         start: where the training began.
         task: the "task" section of the training split.
-        file: what ``result_file`` returns.
+        file: where it goes.
     """
     there = replace(model, path=str(summary.out), tokenizer=None, revision=None, init="pretrained")
     trained = load(there, task["name"], "finetune").model
