@@ -1,17 +1,25 @@
-"""CTranslate2 as a contestant: the live model is converted as it is, a token's name is its number."""
+"""CTranslate2 as a contestant: the live model is converted as it is, a token's name is its number. It decodes in a
+process of its own, as whoever uses it does; ``ctranslate2_child`` says what sharing one would cost."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import subprocess
+import sys
 import tempfile
+import weakref
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from benchmarks.clock import now
+from benchmarks.errors import UserError
 from benchmarks.methods import Batch, Decoded, eos_ids, upto_eos
 
+CHILD = Path(__file__).with_name("ctranslate2_child.py")
 TYPES = {"ctranslate2": "float32", "ctranslate2+int8": "int8"}
 """how a command line calls it, and the type of its weights"""
 
@@ -33,9 +41,7 @@ def _why_not(model: PreTrainedModel) -> str | None:
         return "measured on the CPU only"
     if model.dtype != torch.float32:
         return f"measured in float32 and int8, not in {model.dtype}"
-    try:
-        import ctranslate2  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("ctranslate2") is None:
         return "not installed; pip install .[bench]"
     return None
 
@@ -61,38 +67,60 @@ class CTranslate2Greedy:
     """Greedy decoding with weights of one type, on as many threads as torch uses."""
 
     def __init__(self, model: PreTrainedModel, folder: str, weights: str) -> None:
-        import ctranslate2
-
         self.name = f"CTranslate2 {weights}"
         self._eos = eos_ids(model)
-        self._translator: Any = ctranslate2.Translator(
-            folder, device="cpu", compute_type=weights, inter_threads=1, intra_threads=torch.get_num_threads()
+        self._child = subprocess.Popen(
+            [sys.executable, str(CHILD)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        weakref.finalize(self, _end, self._child)
+        threads = {"inter_threads": 1, "intra_threads": torch.get_num_threads()}
+        self._ask(translator={"model_path": folder, "device": "cpu", "compute_type": weights, **threads})
 
     def decode(self, batch: Batch, max_new_tokens: int) -> Decoded:
-        ids, mask = batch
-        lengths = mask.sum(-1).tolist()
-        sources = [[str(token) for token in row[:length]] for row, length in zip(ids.tolist(), lengths, strict=True)]
-        results = self._translator.translate_batch(
-            sources,
-            beam_size=1,
-            max_decoding_length=max_new_tokens,
-            min_decoding_length=1 if self._eos else max_new_tokens,
-            end_token=[str(token) for token in self._eos] if self._eos else None,
-            return_end_token=True,
-        )
-        return Decoded([upto_eos([int(token) for token in one.hypotheses[0]], self._eos) for one in results])
+        return Decoded([upto_eos(row, self._eos) for row in self._translate(batch, max_new_tokens)["rows"]])
 
     def seconds(self, batch: Batch, max_new_tokens: int, written: int) -> tuple[float, float]:
-        """The encoder cannot be heard, so a second decode of one token tells: one token more costs one step, and what
-        the first one costs beyond a step is the encoder. Whatever else the first step does (keys and values of the
-        source) thereby counts as encoder, in this method's favour."""
-        device = batch[0].device
-        start = now(device)
-        self.decode(batch, max_new_tokens)
-        total = now(device) - start
-        start = now(device)
-        self.decode(batch, 1)
-        first = now(device) - start
+        """On the child's clock, so that asking it costs nothing. The encoder cannot be heard, so a second decode of one
+        token tells: one token more costs one step, and what the first one costs beyond a step is the encoder. Whatever
+        else the first step does (keys and values of the source) thereby counts as encoder, in this method's favour."""
+        total = self._translate(batch, max_new_tokens)["seconds"]
+        first = self._translate(batch, 1)["seconds"]
         step = (total - first) / (written - 1) if written > 1 else 0.0
         return total, first - step
+
+    def _translate(self, batch: Batch, max_new_tokens: int) -> dict[str, Any]:
+        ids, mask = batch
+        lengths = mask.sum(-1).tolist()
+        found: dict[str, Any] = self._ask(
+            sources=[[str(token) for token in row[:length]] for row, length in zip(ids.tolist(), lengths, strict=True)],
+            decoding={
+                "beam_size": 1,
+                "max_decoding_length": max_new_tokens,
+                "min_decoding_length": 1 if self._eos else max_new_tokens,
+                "end_token": [str(token) for token in self._eos] if self._eos else None,
+                "return_end_token": True,
+            },
+        )
+        return found
+
+    def _ask(self, **question: Any) -> Any:
+        """The child's answer. Raises UserError if it has ended; why stands on stderr, which it shares."""
+        asking, answering = self._child.stdin, self._child.stdout
+        assert asking is not None
+        assert answering is not None
+        try:
+            print(json.dumps(question), file=asking, flush=True)
+            line = answering.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise UserError(
+                f"{self.name}: its process ended with code {self._child.wait()}, as told above; mend that, or leave it "
+                "out: --peers takes the names of those that stay"
+            )
+        return json.loads(line)
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    child.kill()
+    child.communicate()

@@ -8,6 +8,7 @@ import torch
 
 import bild
 from benchmarks import peer_ctranslate2
+from benchmarks.errors import UserError
 from benchmarks.methods import pad, upto_eos, written
 from benchmarks.own import BildMethod
 from benchmarks.peer_transformers import TransformersAssisted, TransformersGenerate
@@ -151,12 +152,30 @@ def test_encoder_time_is_told_apart(which: str, batch) -> None:
 
 def test_the_encoder_of_ctranslate2_is_what_the_first_token_costs_beyond_a_step(large, batch, monkeypatch) -> None:
     (method,), _ = peer_ctranslate2.contestants(large, ["ctranslate2"])
-    monkeypatch.setattr(method, "decode", lambda _, tokens: time.sleep(0.1 + 0.08 * tokens))
-    total, encoder = method.seconds(batch, 5, 5)
-    assert total == pytest.approx(0.5, abs=0.05)
-    assert encoder == pytest.approx(0.1, abs=0.05)
-    _, alone = method.seconds(batch, 5, 1)
-    assert alone == pytest.approx(0.18, abs=0.05)
+    monkeypatch.setattr(method, "_translate", lambda _, tokens: {"seconds": 0.1 + 0.08 * tokens})
+    assert method.seconds(batch, 5, 5) == pytest.approx((0.5, 0.1))
+    assert method.seconds(batch, 5, 1) == pytest.approx((0.5, 0.18))
+
+
+def test_ctranslate2_tells_the_time_of_its_own_process(large, batch) -> None:
+    (method,), _ = peer_ctranslate2.contestants(large, ["ctranslate2"])
+    start = time.perf_counter()
+    total, encoder = method.seconds(batch, TOKENS, TOKENS)
+    assert 0 < total < time.perf_counter() - start
+    assert encoder < total
+
+
+def test_a_child_that_dies_is_told_and_none_is_left_behind(large, batch) -> None:
+    (method,), _ = peer_ctranslate2.contestants(large, ["ctranslate2"])
+    child = method._child
+    child.kill()
+    with pytest.raises(UserError, match=r"CTranslate2 float32: its process ended with code -9.*--peers"):
+        method.decode(batch, 1)
+    (method,), _ = peer_ctranslate2.contestants(large, ["ctranslate2"])
+    child = method._child
+    assert child.poll() is None
+    del method
+    assert child.poll() == -9
 
 
 def test_reading_a_source_that_is_encoded_is_decoding(large, small, batch, monkeypatch) -> None:
