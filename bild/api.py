@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,11 @@ from bild.decode import Decoder
 from bild.engine import make_dynamic_depth, make_runner
 from bild.engine.runner import Runner
 from bild.engine.shortlist import listed_ids
-from bild.engine.t5.dynamic_depth import DynamicDepthRunner
 from bild.policies.base import Policy
 from bild.prompt import prompt_of
 from bild.rows import Request
 from bild.sampling import RowStreams, Sampler
 from bild.sources.base import DraftSource
-from bild.trace import with_layers
 from bild.types import DecodeOutput
 
 DEFAULT_NEW_TOKENS = 128
@@ -146,6 +144,8 @@ def resolve(
     sampler = Sampler(do_sample=do_sample, temperature=temperature, top_k=top_k, top_p=top_p)
     checks.check_models(large, small, policy)
     checks.check_mode(policy, sampler)
+    if max_new_tokens is not None:
+        checks.check_new_tokens(max_new_tokens)
     models, source = models_in_use(large, small, policy), source_in_use(small, policy)
     lead = next(iter(models.values())) if large is None else large
     if generation_config is not None:
@@ -161,7 +161,7 @@ def resolve(
         max_length=prompt.shape[1] + new_tokens,
         eos=list(checks.as_ids(config.eos_token_id)),
         encoder_input_ids=input_ids,
-        device=lead.device,
+        device=prompt.device,
     )
     return Call(
         models=models,
@@ -184,20 +184,11 @@ def decode(call: Call, streamer: Any = None) -> DecodeOutput:
     """Run the loop to the end of every row."""
     if streamer is not None and len(call.prompt) > 1:
         raise ValueError(f"a streamer shows one row, the batch holds {len(call.prompt)}; decode the rows one by one")
-    decoder, runners = begin(call, streamer)
-    sequences, recorder = decoder.run()
+    decoder, _ = begin(call, streamer)
+    output = decoder.run()
     if streamer is not None:
         streamer.end()
-    trace = [with_layers(one, layers_taken(call, runners, row)) for row, one in enumerate(recorder.traces())]
-    parted = [decoder.parted(row) for row in range(len(sequences))]
-    run = [decoder.small_steps_run(row) for row in range(len(sequences))]
-    return DecodeOutput(sequences, recorder.stats(), trace, parted, run, decoder.drafts_at_once)
-
-
-def layers_taken(call: Call, runners: Mapping[str, Runner], row: int) -> list[int] | None:
-    """How many decoder layers each written token of a row that has ended took; None where all of them took all."""
-    large = runners.get("large")
-    return large.depths[row][call.prompt.shape[1] - 1 :] if isinstance(large, DynamicDepthRunner) else None
+    return output
 
 
 @torch.inference_mode()
@@ -205,15 +196,15 @@ def begin(call: Call, streamer: Any = None) -> tuple[Decoder, dict[str, Runner]]
     """Prefill the models that take part. Returns the loop, ready to run, and their runners."""
     prompt, eos = call.prompt, checks.as_ids(call.config.eos_token_id)
     checks.check_lengths(call.max_new_tokens, prompt.shape[1], call.models)
-    length = prompt.shape[1] + call.max_new_tokens
-    runners = _runners(call, length)
+    streams = None if call.sampler.greedy else RowStreams.of(call.generator, len(prompt), prompt.device)
+    runners = _runners(call, prompt.shape[1] + call.max_new_tokens)
     request = Request(
         prompt=prompt,
         max_new_tokens=call.max_new_tokens,
         eos_token_ids=eos,
         pad_token_id=_pad(call.config),
         sampler=call.sampler,
-        streams=None if call.sampler.greedy else RowStreams.of(call.generator, len(prompt), prompt.device),
+        streams=streams,
         processors=call.logits_processor,
         stopping_criteria=StoppingCriteriaList()
         if call.stopping_criteria is None

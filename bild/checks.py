@@ -20,6 +20,10 @@ _ONE_SEQUENCE = {
     "num_beams": "two-model decoding writes one sequence; leave it at 1",
     "num_return_sequences": "two-model decoding writes one sequence; leave it at 1",
 }
+_EXTRAS = dict.fromkeys(
+    ("output_scores", "output_logits", "output_attentions", "output_hidden_states"),
+    "they are not kept; bild.generate returns a trace of who wrote each token, and how sure",
+)
 _NOT_READ = {
     "guidance_scale": "it needs a cache of its own; leave it at 1",
     "watermarking_config": "pass its processor as logits_processor",
@@ -27,6 +31,7 @@ _NOT_READ = {
     "remove_invalid_values": "NaN logits are an error here; load the model in bfloat16 or float32",
     "max_time": "pass a MaxTimeCriteria as stopping_criteria",
     "return_timestamps": "call large.generate(..., custom_generate=bild.custom_generate), which builds their rules",
+    **_EXTRAS,
 }
 """Fields that transformers' generate() reads and this decoder does not, and what to do instead."""
 _NEUTRAL = {
@@ -35,6 +40,7 @@ _NEUTRAL = {
     "guidance_scale": 1,
     "remove_invalid_values": False,
     "return_timestamps": False,
+    **dict.fromkeys(_EXTRAS, False),
 }
 
 
@@ -239,10 +245,15 @@ def check_prompt(ids: Tensor, rows: int, models: dict[str, PreTrainedModel]) -> 
         _check_embedded("decoder_input_ids", ids, model.get_output_embeddings().weight.shape[0], name)
 
 
+def check_new_tokens(max_new_tokens: object) -> None:
+    """Raise ValueError unless it is a whole number >= 1."""
+    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens={max_new_tokens!r} must be a whole number >= 1")
+
+
 def check_lengths(max_new_tokens: int, prompt_length: int, models: dict[str, PreTrainedModel]) -> None:
     """At least one token may be written, and embedded positions reach that far."""
-    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens={max_new_tokens} must be a whole number >= 1")
+    check_new_tokens(max_new_tokens)
     for name, model in models.items():
         positions = position_limit(model.get_decoder())
         if positions is not None and prompt_length + max_new_tokens > positions:
@@ -289,8 +300,8 @@ def check_generation_config(config: GenerationConfig, *, given_by_user: bool) ->
 
 
 def check_one_sequence(config: GenerationConfig) -> None:
-    """No beams, and one sequence per input."""
-    for field, remedy in _ONE_SEQUENCE.items():
+    """No beams, one sequence per input, and nothing but sequences is wanted."""
+    for field, remedy in (_ONE_SEQUENCE | _EXTRAS).items():
         if _is_set(config, field):
             raise ValueError(f"{field}={getattr(config, field)} is not supported: {remedy}")
 

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from bild.drafter import Drafter
-from bild.engine.runner import Runner, drafts_at_once
+from bild.engine.runner import Runner, drafts_at_once, leaves_early
 from bild.policies.base import Policy
 from bild.reader import Reader
 from bild.rows import Request, Rows
 from bild.tensors import sent, to_host, where
-from bild.trace import Recorder
+from bild.trace import Recorder, with_layers
 from bild.turn import Ruling, Turn
-from bild.types import DecodeOutput, Draft
+from bild.types import DecodeOutput, Draft, TokenTrace
 
 
 class Decoder:
@@ -41,7 +41,7 @@ class Decoder:
         }
         self._drafter = None
         if small is not None:
-            verified = large is not None
+            verified = policy.uses_large  # a runner of it is there for a draft source, too
             self._drafter = Drafter(self._readers["small"], policy, request, rows, self._recorder, verified=verified)
         self._skip_draft = [policy.large_first] * len(request.prompt)
         self._draft_width = request.max_new_tokens if policy.max_draft is None else policy.max_draft
@@ -50,19 +50,24 @@ class Decoder:
 
     def _get_ready(self) -> None:
         """What the models will be asked in this call, for those that prepare for it."""
-        cap = 0 if self._policy.max_draft is None else self._draft_width
+        longest = min(self._draft_width, self._request.max_new_tokens)
+        cap = 0 if self._policy.max_draft is None else longest
         prompt = self._request.prompt.shape[1]
         large = self._readers.get("large")
         if large is not None and drafts_at_once(large.runner):
             large.runner.get_ready({*range(1, cap + 2), *range(prompt, prompt + cap + 1)}, ())
         if self._drafter is not None:
-            self._drafter.get_ready({self._draft_width, *self._policy.draft_lengths}, prompt)
+            lengths = {longest, *(length for length in self._policy.draft_lengths if length < longest)}
+            self._drafter.get_ready(lengths, prompt)
 
-    def run(self) -> tuple[Tensor, Recorder]:
-        """Decode every row to its end. Returns (B, T) padded sequences and what was recorded on the way."""
+    def run(self) -> DecodeOutput:
+        """Decode every row to its end."""
         while any(self._rows.is_open):
             self.round()
-        return self._rows.tensor(), self._recorder
+        rows = range(len(self._rows.tokens))
+        traces = [self._with_layers(row, trace) for row, trace in enumerate(self._recorder.traces())]
+        parted, run = [self.parted(row) for row in rows], [self.small_steps_run(row) for row in rows]
+        return DecodeOutput(self._rows.tensor(), self._recorder.stats(), traces, parted, run, self.drafts_at_once)
 
     @torch.inference_mode()  # operators take an eighth less to start than without gradients alone
     def round(self) -> list[int]:
@@ -88,7 +93,14 @@ class Decoder:
         parted, run = self.parted(row), self.small_steps_run(row)
         if self._drafter is not None:
             self._drafter.steps_run[row] = 0
-        return DecodeOutput(sequences, [stats], [trace], [parted], [run], self.drafts_at_once)
+        return DecodeOutput(sequences, [stats], [self._with_layers(row, trace)], [parted], [run], self.drafts_at_once)
+
+    def _with_layers(self, row: int, trace: list[TokenTrace]) -> list[TokenTrace]:
+        """A closed row's trace, with the layers that each token took where tokens may leave early."""
+        large = self._readers.get("large")
+        if large is None or not leaves_early(large.runner):
+            return trace
+        return with_layers(trace, large.runner.depths[row][self._request.prompt.shape[1] - 1 :])
 
     def parted(self, row: int) -> tuple[str, ...]:
         """Who has read a row apart from others; see ``DecodeOutput``."""

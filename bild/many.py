@@ -12,14 +12,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bild import checks
-from bild.api import Call, begin, layers_taken, resolve
+from bild.api import Call, begin, resolve
 from bild.decode import Decoder
+from bild.engine import parts_rows
 from bild.engine.runner import Runner
 from bild.policies.base import Policy
 from bild.processors import PER_ROW
 from bild.sampling import RowStreams
 from bild.sources.base import DraftSource
-from bild.trace import with_layers
 from bild.types import DecodeOutput
 
 Source = Sequence[int] | Tensor | Mapping[str, Tensor]
@@ -53,7 +53,8 @@ def generate_many(
     text waits for those before it. ``generator`` gives one seed per input, in their order, or it is a function from an
     input's number to a generator of its own, asked when the input's turn comes; where it fails, the input is a bad one.
     ``keywords`` are those of ``generate``, ``streamer`` excepted. A text is the one that ``generate`` writes in any
-    batch.
+    batch. Where rows of different lengths cannot run together (``bild.engine.parts_rows``: transformers' forward), a
+    batch begins when the one before it has ended.
 
     Raises ValueError on bad input: of the first ``batch_size`` before any work (``RestartError`` if these models or
     settings need whole batches), of a later one when its turn comes, once what is under way has been finished and
@@ -79,26 +80,30 @@ def generate_many(
     sources = _collated(first, device)
     call = resolve(large, small, policy=policy, **sources, **keywords)
     _check_restartable(call)
+    for index, source in first:
+        _check_unpadded(index, source, call.config.pad_token_id)
     streams = [_stream(call, generator, index) for index, _ in first]
     decoder, runners = begin(replace(call, generator=[one for one in streams if one is not None]))
     held = {row: index for row, (index, _) in enumerate(first)}
     done: dict[int, DecodeOutput] = {}
+    in_waves = any(parts_rows(model, call.engine) for model in call.models.values())
+    free: list[int] = []
     expected, failure = 0, None
     while held:
         closed = decoder.round()
+        free += closed
         for row in closed:
-            out = decoder.take(row)
-            done[held.pop(row)] = replace(out, trace=[with_layers(out.trace[0], layers_taken(call, runners, row))])
+            done[held.pop(row)] = decoder.take(row)
         while done and (not ordered or expected in done):
             index = expected if ordered else next(iter(done))
             expected += 1
             yield index, done.pop(index)
-        if failure is not None:
+        if failure is not None or (in_waves and held):
             continue
         try:
-            newcomers, streams, failure = _readable(pending, len(closed), call, generator)
+            newcomers, streams, failure = _readable(pending, len(free), call, generator)
             if newcomers:
-                rows = closed[: len(newcomers)]
+                rows, free = free[: len(newcomers)], free[len(newcomers) :]
                 _restart(decoder, runners, rows, newcomers, streams, device)
                 held.update(zip(rows, (index for index, _ in newcomers), strict=True))
         except Exception as error:  # what is under way is finished first
@@ -122,6 +127,7 @@ def _readable(
                 checks.check_inputs(last, call.models, call.config.pad_token_id)
             except ValueError as error:
                 raise ValueError(f"input {index}: {error}") from error
+            _check_unpadded(index, source, call.config.pad_token_id)
             streams.append(_stream(call, generator, index))
             taken.append((index, source))
     except Exception as error:  # of the caller's iterator or function, or of an input
@@ -207,6 +213,18 @@ def _ids(source: Source, index: int) -> Tensor:
             f"input {index} must be the token ids of one source, at least one: got {ids.dtype} {tuple(ids.shape)}"
         )
     return ids
+
+
+def _check_unpadded(index: int, source: Source, pad_token_id: int | None) -> None:
+    """Token ids that come without a mask are all of the source."""
+    ids = source.get("input_ids") if isinstance(source, Mapping) else source
+    if ids is None or (isinstance(source, Mapping) and source.get("attention_mask") is not None):
+        return
+    if pad_token_id is not None and bool((torch.as_tensor(ids) == pad_token_id).any()):
+        raise ValueError(
+            f"input {index} holds the pad id {pad_token_id}; give its token ids without padding, or with their "
+            "attention_mask"
+        )
 
 
 def _check_restartable(call: Call) -> None:

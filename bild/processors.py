@@ -13,6 +13,8 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList
 from transformers.generation import logits_process as lp
 
+from bild.tensors import sent
+
 Build = Callable[..., Any]
 PER_ROW = (
     lp.EncoderRepetitionPenaltyLogitsProcessor,
@@ -91,25 +93,31 @@ def merge(built: LogitsProcessorList, given: Sequence[Any]) -> LogitsProcessorLi
     return LogitsProcessorList(merged + [processor for processor in given if processor not in merged])
 
 
-def process(processors: LogitsProcessorList, raw: Tensor, tokens: Tensor, first: Tensor, positions: Tensor) -> Tensor:
+def process(
+    processors: LogitsProcessorList, raw: Tensor, tokens: Tensor, first: Sequence[int], positions: Sequence[int]
+) -> Tensor:
     """Apply the processors per row and position, each with exactly the tokens that stand before it.
 
-    ``raw`` (B, W, V) logits, ``tokens`` (B, T), ``first`` (B,) tokens before column 0, ``positions`` (B,) columns that
-    count. Returns (B, W, V).
+    ``raw`` (B, W, V) logits, ``tokens`` (B, T), ``first`` B numbers of tokens before column 0, ``positions`` B numbers
+    of columns that count. Returns (B, W, V).
     """
     if len(processors) == 0:
         return raw
     processed = raw.clone()
-    rows, ends = torch.arange(len(raw), device=raw.device), first + positions
-    for length in range(int(first[positions > 0].min()), int(ends[positions > 0].max())):
-        here = (first <= length) & (length < ends)
-        if not bool(here.any()):
+    counted = [(row, start, start + count) for row, (start, count) in enumerate(zip(first, positions, strict=True))]
+    counted = [one for one in counted if one[1] < one[2]]
+    for length in range(min(start for _, start, _ in counted), max(end for _, _, end in counted)):
+        here = {row: length - start for row, start, end in counted if start <= length < end}
+        if not here:
             continue
         # A processor may hold something for each row (the source's n-grams), so every call shows it B rows in their
         # places; a row without a column of this length stands in as a copy of one that has.
-        shown = torch.where(here, rows, here.int().argmax())
-        scores = processors(tokens[shown, :length], raw[shown, length - first[shown]])
-        processed[rows[here], length - first[here]] = scores[here]
+        stand_in = next(iter(here))
+        shown = [row if row in here else stand_in for row in range(len(raw))]
+        index = sent([shown, [here[row] for row in shown]], raw.device)
+        scores = processors(tokens[index[0], :length], raw[index[0], index[1]])
+        mine = sent([list(here), list(here.values())], raw.device)
+        processed[mine[0], mine[1]] = scores[mine[0]]
     return processed
 
 

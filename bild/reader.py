@@ -94,6 +94,4 @@ class Reader:
             return raw
         first = [length - ahead for length, ahead in zip(rows.lengths, before, strict=True)]
         positions = [ahead + 1 if takes_part else 0 for ahead, takes_part in zip(before, taking_part, strict=True)]
-        return process(
-            processors, raw, rows.tensor(), torch.tensor(first).to(raw.device), torch.tensor(positions).to(raw.device)
-        )
+        return process(processors, raw, rows.tensor(), first, positions)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -79,9 +79,8 @@ class Rows:
             self._n_shown += len(new)
             self._on_settled(torch.tensor(new, dtype=torch.long, device=self._device))
 
-    def tensor(self, starts: Sequence[int] | None = None) -> Tensor:
-        """(B, T) int64: each row from its start on (None = from its beginning), padded on the right."""
-        rows = self.tokens if starts is None else [row[start:] for row, start in zip(self.tokens, starts, strict=True)]
-        longest = max(len(row) for row in rows)
-        padded = [row + [self._pad] * (longest - len(row)) for row in rows]
-        return torch.tensor(padded, dtype=torch.long, device=self._device).view(len(rows), longest)
+    def tensor(self) -> Tensor:
+        """(B, T) int64: all rows, padded on the right."""
+        longest = max(self.lengths)
+        padded = [row + [self._pad] * (longest - len(row)) for row in self.tokens]
+        return torch.tensor(padded, dtype=torch.long, device=self._device)

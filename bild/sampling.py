@@ -113,9 +113,9 @@ class RowStreams:
         other rows stand still."""
         return torch.stack(
             [
-                torch.rand(n, generator=generator, device=generator.device)
+                torch.rand(n, generator=generator, device=generator.device, dtype=torch.float32)
                 if drawing
-                else torch.zeros(n, device=generator.device)
+                else torch.zeros(n, device=generator.device, dtype=torch.float32)
                 for generator, drawing in zip(self.generators, where, strict=True)
             ]
         )

@@ -72,10 +72,8 @@ class Recorder:
         return self._traces
 
 
-def with_layers(trace: list[TokenTrace], taken: Sequence[int] | None) -> list[TokenTrace]:
-    """A trace in which every token is the large model's, with the layers that each took; None = it stays as it is."""
-    if taken is None:
-        return trace
+def with_layers(trace: list[TokenTrace], taken: Sequence[int]) -> list[TokenTrace]:
+    """A trace in which every token is the large model's, with the layers that each took."""
     return [replace(token, layers=layers) for token, layers in zip(trace, taken, strict=True)]
 
 

@@ -81,7 +81,7 @@ class Turn:
             n_drafted=numbers[:, longest],
             stopped=flags[:, 0],
             looked_ahead=flags[:, 1],
-            token_probs=sent(probs, device),
+            token_probs=sent(probs, device, torch.float32),
             small=Steps(self.kept, longest + 1, vocab_size),
         )
 

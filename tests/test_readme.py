@@ -98,7 +98,8 @@ def test_benchmark_commands_are_understood() -> None:
         options = parser().parse_args(words[3:])
         given = [vars(options)[name] for name in ("large", "small", "data") if name in options]
         assert len(given) == (0 if options.mode == "steps" else 3)
-        assert all((ROOT / path).exists() for path in given)
+        own = ("checkpoints/multi30k/", "data/")  # what a user has made or fetched
+        assert all((ROOT / path).exists() or path.startswith(own) for path in given)
 
 
 @pytest.fixture

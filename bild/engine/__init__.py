@@ -6,7 +6,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bild.engine.hf import huggingface_runner
-from bild.engine.prepared import t5_halves, why_not_t5
+from bild.engine.prepared import preparing, t5_halves, why_not_t5
 from bild.engine.runner import Runner
 from bild.engine.shortlist import ShortlistRunner
 from bild.engine.t5.decoder import T5Decoder
@@ -49,8 +49,8 @@ def make_dynamic_depth(model: PreTrainedModel, engine: str, max_length: int, rul
     Raises:
         ValueError: as ``make_runner``, and on "hf", where every token takes every layer.
     """
-    halves = _t5_halves(model, engine)
-    if halves is None or engine == "graphs":
+    halves = None if engine == "graphs" else _t5_halves(model, engine)
+    if halves is None:
         way = "captured graphs" if engine == "graphs" else "transformers' forward"
         raise ValueError(
             f"engine={engine!r} runs this model through {way}, which take every token through every layer; "
@@ -91,15 +91,18 @@ def parts_rows(model: PreTrainedModel, engine: str) -> bool:
 def _t5_halves(model: PreTrainedModel, engine: str) -> tuple[SourceReader, T5Decoder] | None:
     """What T5 runners are made of; None if transformers' own forward is to run the model."""
     check_engine(engine)
-    reason = None if engine == "hf" else why_not_t5(model)
-    if engine == "hf" or (engine == "auto" and reason is not None):
+    if engine == "hf":
         return None
-    if reason is not None:
-        raise ValueError(f"engine={engine!r} cannot run this model: {reason}; use engine='hf'")
-    int8 = engine == "static+int8"
-    if int8 and model.device.type != "cpu":
-        raise ValueError(f"engine={engine!r} runs on the CPU, the model is on {model.device}; use engine='static'")
-    encoder, decoder = t5_halves(model, int8=int8)
+    with preparing:
+        reason = why_not_t5(model)
+        if engine == "auto" and reason is not None:
+            return None
+        if reason is not None:
+            raise ValueError(f"engine={engine!r} cannot run this model: {reason}; use engine='hf'")
+        int8 = engine == "static+int8"
+        if int8 and model.device.type != "cpu":
+            raise ValueError(f"engine={engine!r} runs on the CPU, the model is on {model.device}; use engine='static'")
+        encoder, decoder = t5_halves(model, int8=int8)
     return SourceReader(model, encoder, decoder), decoder
 
 

@@ -93,8 +93,8 @@ class RowRounding:
         self.limit = limit
         self.zero_point = limit + 1
         # Tensors, because a Python number is converted at every call.
-        self._limit = torch.tensor(float(limit))
-        self._shift = torch.tensor(self.zero_point + 0.5)
+        self._limit = torch.tensor(limit, dtype=torch.float32)
+        self._shift = torch.tensor(self.zero_point + 0.5, dtype=torch.float32)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, I) to (N, I) uint8 around the zero point, and (N, 1) float32 what ``limit`` units are worth, never 0."""
@@ -126,10 +126,20 @@ def make_linear(weight: Tensor, *, int8: bool) -> Linear:
     weight = weight.detach()
     if int8:
         return Int8Linear(weight) if _has_onednn("onednn", "qlinear_pointwise") else ExactInt8Linear(weight)
-    packs = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16)
-    if packs and weight.numel() >= WORTH_PACKING and _has_onednn("mkldnn", "_linear_pointwise"):
+    if weight.device.type == "cpu" and weight.numel() >= WORTH_PACKING and _packs(weight.dtype):
         return PackedLinear(weight)
     return PlainLinear(weight)
+
+
+def _packs(dtype: torch.dtype) -> bool:
+    """Whether oneDNN takes packed weights of this dtype; bfloat16 only where the processor has instructions for it."""
+    if not _has_onednn("mkldnn", "_linear_pointwise"):
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and _packs_bfloat16())
+
+
+def _packs_bfloat16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _has_onednn(namespace: str, operator: str) -> bool:

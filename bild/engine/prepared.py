@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import chain, repeat
 from operator import attrgetter, contains
+from threading import RLock
 from typing import Any
 from weakref import WeakKeyDictionary, finalize, ref
 
@@ -27,22 +28,27 @@ CONFIG = ("num_heads", "d_kv", "d_model", "is_gated_act", "dense_act_fn", "scale
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _DTYPE, _VERSION = attrgetter("dtype"), attrgetter("_version")
 
+preparing = RLock()
+"""held from finding a model fit to having its halves: one thread at a time prepares, the others get what it has made"""
+
 
 def why_not_t5(model: PreTrainedModel) -> str | None:
     """Why the T5 decoder cannot stand in for this model's own forward; None if it can."""
     if type(model) not in FAMILY:
         return f"it serves {' and '.join(one.__name__ for one in FAMILY)}, and this is a {type(model).__name__}"
-    watch = _watches.get(model)
-    if watch is None or not watch.is_current():
-        forget(model)
-        watch = _watches[model] = _Watch(model)
-    return watch.obstacle("decoder")
+    with preparing:
+        watch = _watches.get(model)
+        if watch is None or not watch.is_current():
+            forget(model)
+            watch = _watches[model] = _Watch(model)
+        return watch.obstacle("decoder")
 
 
 def t5_halves(model: PreTrainedModel, *, int8: bool) -> tuple[T5Encoder | None, T5Decoder]:
     """Encoder and decoder of a model that ``why_not_t5`` has just found fit, made anew if the model has changed.
 
-    None where the encoder has been altered in a way that only its own forward serves, by hooks for example.
+    None where the encoder has been altered in a way that only its own forward serves, by hooks for example. Whoever
+    asks holds ``preparing`` since then.
     """
     watch = _watches[model]
     if int8 not in watch.halves:
@@ -58,9 +64,10 @@ def forget(model: PreTrainedModel) -> None:
 
     For a model that stays alive but has been moved or cast: until its next call, or its end, both copies are kept.
     """
-    watch = _watches.pop(model, None)
-    if watch is not None:
-        watch.release()
+    with preparing:
+        watch = _watches.pop(model, None)
+        if watch is not None:
+            watch.release()
 
 
 class _Watch:

@@ -17,9 +17,7 @@ from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 import bild
-from bild.api import models_in_use
 from bild.checks import as_ids, check_mode, check_models
-from bild.engine import parts_rows
 from bild.many import RestartError
 from bild.policies.base import Policy
 from bild.sampling import Sampler
@@ -134,16 +132,14 @@ class BatchDecoder:
     ) -> Iterator[tuple[int, DecodedRow]]:
         """The same for any number of sources, ``batch_size`` at a time: each with its place, as soon as it is done.
 
-        A row that has ended gives its place to the next source, where rows of different lengths can run together;
-        elsewhere (transformers' own forward, prompts) a batch begins when the one before it has ended.
+        By ``bild.generate_many`` where that serves the models; elsewhere (prompts) a batch begins when the one before
+        it has ended.
         """
-        used = models_in_use(*self.models.values(), policy).values()
-        if not any(parts_rows(model, self.decoding.engine) for model in used):
-            try:
-                yield from self._refilled(policy, inputs, rows, batch_size)
-                return
-            except RestartError:  # before the first of them
-                pass
+        try:
+            yield from self._refilled(policy, inputs, rows, batch_size)
+            return
+        except RestartError:  # before the first of them
+            pass
         for start in range(0, len(inputs), batch_size):
             batch = slice(start, start + batch_size)
             yield from enumerate(self.decode(policy, inputs[batch], rows[batch]), start)

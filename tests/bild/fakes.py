@@ -152,10 +152,9 @@ def run(
         stopping_criteria=StoppingCriteriaList() if criteria is None else criteria,
         on_settled=on_settled,
     )
-    sequences, recorder = Decoder(runners.get("large"), runners.get("small"), policy, request).run()
-    stats = recorder.stats()
-    written = [row[1 : 1 + count.tokens] for row, count in zip(sequences.tolist(), stats, strict=True)]
-    return written, stats, recorder.traces(), runners
+    out = Decoder(runners.get("large"), runners.get("small"), policy, request).run()
+    written = [row[1 : 1 + count.tokens] for row, count in zip(out.sequences.tolist(), out.stats, strict=True)]
+    return written, out.stats, out.trace, runners
 
 
 def told(trace: Sequence[TokenTrace]) -> list[tuple[int, int, str, str]]:

@@ -81,6 +81,28 @@ def test_ranges_of_big_little(arguments, message):
         bild.BigLittle(**arguments)
 
 
+@pytest.mark.parametrize("engine", ["static", "graphs"])
+def test_what_is_wrong_with_a_call_is_told_before_models_are_prepared(engine, monkeypatch):
+    monkeypatch.setattr("bild.engine.t5_halves", None)
+    large, small = pair(0)
+    for keywords, message in (
+        ({"max_new_tokens": "5"}, "max_new_tokens='5' must be a whole number >= 1"),
+        ({"do_sample": True, "generator": [torch.Generator()]}, "holds 1 generators for a batch of 2 rows"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            bild.generate(large, small, IDS, policy=bild.BigLittle(), engine=engine, **keywords)
+    if engine == "graphs":
+        with pytest.raises(ValueError, match="captured graphs, which take every token through every layer"):
+            bild.generate(large, None, IDS, policy=bild.Calm(), engine=engine)
+
+
+def test_a_policy_that_never_drafts_needs_no_small_model():
+    large, _ = pair(0)
+    expected = bild.generate(large, None, IDS, policy=bild.LargeOnly(), max_new_tokens=9).sequences
+    for policy in (bild.BigLittle(fallback=1.5), bild.TokenCascade(alpha=-0.1)):
+        assert bild.generate(large, None, IDS, policy=policy, max_new_tokens=9).sequences.equal(expected)
+
+
 def test_the_ends_of_the_ranges_are_fine():
     for arguments in (
         {"fallback": 0}, {"fallback": 1}, {"fallback": math.inf}, {"rollback": 0}, {"rollback": math.inf},

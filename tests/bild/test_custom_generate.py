@@ -171,3 +171,11 @@ def test_what_is_missing_is_named():
         through_generate(large, small, bild.BigLittle(rule="authors"), ids, mask, do_sample=True)
     with pytest.raises(ValueError, match="id 23, but the small model embeds ids 0 to 9"):
         through_generate(large, tiny_t5(1, vocab=10), MIXED, torch.tensor([[5, 23]]), torch.ones(1, 2))
+
+
+@pytest.mark.parametrize("field", ["output_scores", "output_logits", "output_attentions", "output_hidden_states"])
+def test_what_is_not_kept_is_refused_by_name(field):
+    large, small = pair(0)
+    ids, mask = sources(0, LENGTHS)
+    with pytest.raises(ValueError, match=rf"{field}=True is not supported: they are not kept"):
+        through_generate(large, small, MIXED, ids, mask, return_dict_in_generate=True, **{field: True})

@@ -295,3 +295,23 @@ def test_buckets():
     assert bucket(3, 16) == 16
     assert graphs.Size.of(2, 31, 65, range(2)) == graphs.Size(2, 32, 128, range(2))
     assert graphs.Size.of(2, 32, 16, range(2)) == graphs.Size(2, 64, 64, range(2))
+
+
+@pytest.mark.parametrize(
+    ("policy", "prompt", "new_tokens"),
+    [(bild.Speculative(draft_length=40), 1, 20), (bild.BigLittle(fallback=0.0), 30, 1)],
+    ids=str,
+)
+def test_drafts_that_could_never_be_written_are_not_prepared_for(tape, policy, prompt, new_tokens):
+    ids, mask = sources(3, LENGTHS)
+    begun = torch.tensor([[START, *range(2, prompt + 1)]] * len(ids)) % VOCAB
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        outs = [
+            bild.generate(
+                *pair(3), ids, attention_mask=mask, decoder_input_ids=begun, policy=policy, max_new_tokens=new_tokens,
+                engine=engine,
+            ).sequences
+            for engine in ("graphs", "static")
+        ]  # fmt: skip
+    assert outs[0].equal(outs[1])

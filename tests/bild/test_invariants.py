@@ -293,9 +293,9 @@ def test_a_streamer_gets_what_each_round_settles(policy):
 def test_a_streamer_gets_each_token_of_a_model_that_writes_alone():
     large, small = pair(0)
     ids, _ = sources(1, [6])
-    for policy in (bild.SmallOnly(), bild.LargeOnly()):
+    for policy, drafts in ((bild.SmallOnly(), small), (bild.LargeOnly(), small), (bild.SmallOnly(), bild.EarlyExit(1))):
         streamer = Collector()
-        out = bild.generate(large, small, ids, policy=policy, max_new_tokens=10, streamer=streamer)
+        out = bild.generate(large, drafts, ids, policy=policy, max_new_tokens=10, streamer=streamer)
         assert streamer.puts == [[token] for token in out.sequences[0, 1:].tolist()]
         assert len(streamer.puts) > 3
 

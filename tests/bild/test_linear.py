@@ -106,3 +106,23 @@ def test_the_product_that_is_made(monkeypatch):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert isinstance(make_linear(weight, int8=False), PlainLinear)
     assert isinstance(make_linear(weight, int8=True), ExactInt8Linear)
+
+
+def test_bfloat16_is_packed_only_where_the_processor_reads_it(monkeypatch):
+    weight = weights((600, 600)).bfloat16()
+    for supported, kind in ((True, PackedLinear), (False, PlainLinear)):
+        monkeypatch.setattr(linear, "_packs_bfloat16", lambda supported=supported: supported)
+        assert type(make_linear(weight, int8=False)) is kind
+        assert type(make_linear(weight.float(), int8=False)) is PackedLinear
+    monkeypatch.undo()
+    assert linear._packs_bfloat16() is torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def test_rounding_does_not_follow_the_default_dtype(monkeypatch):
+    weight, x = weights((64, 24)), rows(9, 24)
+    expected = Int8Linear(weight)(x)
+    try:
+        torch.set_default_dtype(torch.bfloat16)
+        assert Int8Linear(weight)(x).equal(expected)
+    finally:
+        torch.set_default_dtype(torch.float32)

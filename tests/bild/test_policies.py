@@ -243,7 +243,7 @@ def test_what_the_policies_ask_of_the_loop():
         "cascade": (True, True, 5, False, True, True),
         "cascade, large bonus": (True, True, 5, False, True, False),
         "token cascade": (True, True, 10, False, False, False),
-        "always deferring": (True, True, 0, False, False, False),
+        "always deferring": (False, True, 0, False, False, False),
         "sequence cascade": (True, True, None, False, False, False),
         "diff": (True, True, 1, False, True, False),
         "mixing": (True, True, 1, False, False, False),

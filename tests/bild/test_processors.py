@@ -127,8 +127,7 @@ def test_process_gives_each_position_its_own_prefix_and_each_row_its_own_place()
 
     raw = torch.zeros(3, 3, 2)
     tokens = torch.zeros(3, 9, dtype=torch.long)
-    first, positions = torch.tensor([2, 6, 1]), torch.tensor([3, 1, 0])
-    out = process(LogitsProcessorList([Add()]), raw, tokens, first, positions)[..., 0].tolist()
+    out = process(LogitsProcessorList([Add()]), raw, tokens, [2, 6, 1], [3, 1, 0])[..., 0].tolist()
     assert out == [[2, 3, 4], [106, 0, 0], [0, 0, 0]]
     assert raw.eq(0).all()
 

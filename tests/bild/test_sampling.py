@@ -191,3 +191,16 @@ def test_a_seed_does_not_depend_on_how_many_are_drawn_with_it(monkeypatch):
     together = RowStreams.of(one, 3, cpu).generators
     apart = [RowStreams.of(other, 1, cpu).generators[0] for _ in range(3)]
     assert [each.initial_seed() for each in together] == [each.initial_seed() for each in apart]
+
+
+def test_random_numbers_do_not_follow_the_default_dtype():
+    def draw():
+        return RowStreams.of(torch.Generator().manual_seed(0), 2, torch.device("cpu")).draw(5, [True, False])
+
+    expected = draw()
+    try:
+        torch.set_default_dtype(torch.bfloat16)
+        assert draw().dtype == torch.float32
+        assert draw().equal(expected)
+    finally:
+        torch.set_default_dtype(torch.float32)

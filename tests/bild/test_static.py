@@ -2,7 +2,10 @@
 
 import copy
 import gc
+import threading
+import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -345,3 +348,36 @@ def test_a_full_cache_refuses_before_it_overflows():
     runner.extend(torch.tensor([[0, 3]]), [2])
     with pytest.raises(ValueError, match="the cache holds 3 tokens a row, 4 are needed"):
         runner.extend(torch.tensor([[4, 5]]), [2])
+
+
+def test_threads_that_come_first_prepare_once_and_share_it(monkeypatch):
+    model = tiny_t5(3)
+    real, made = prepared.T5Decoder, []
+
+    def slow(*arguments, **keywords):
+        made.append(threading.get_ident())
+        time.sleep(0.2)
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(prepared, "T5Decoder", slow)
+    ids, mask = sources(3, [6, 2])
+    with ThreadPoolExecutor(4) as pool:
+        calls = [
+            pool.submit(bild.generate, model, None, ids, attention_mask=mask, policy=bild.LargeOnly(), max_new_tokens=9)
+            for _ in range(4)
+        ]
+        outs = [call.result().sequences for call in calls]
+    assert len(made) == 1
+    assert all(out.equal(outs[0]) for out in outs)
+    gone = weakref.ref(watched(model).halves[False][1])
+    bild.forget(model)
+    gc.collect()
+    assert gone() is None
+
+
+def test_what_attention_adds_lies_as_its_fused_kernel_asks_for():
+    model = tiny_t5(3)
+    make_runner(model, "static", 9)
+    encoder, decoder = t5_halves(model, int8=False)
+    assert encoder.bias(7).is_contiguous()
+    assert decoder.bias_of_distance(5).stride(-1) == 1

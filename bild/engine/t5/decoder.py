@@ -1,4 +1,4 @@
-"""The decoder's weights, ready to step. Stateless: one object serves any number of runners."""
+"""The decoder's weights, ready to step: one object serves any number of runners, in any thread."""
 
 from __future__ import annotations
 
@@ -65,20 +65,21 @@ class T5Decoder:
             if self._whole_head is None:
                 self._whole_head = make_linear(self._head_weight, int8=self._int8)
             return self._whole_head
-        if self._short_head is None or not torch.equal(self._short_head[0], ids):
-            self._short_head = ids, make_linear(self._head_weight[ids], int8=self._int8)
-        return self._short_head[1]
+        kept = self._short_head  # read once: another thread may put its own list there
+        if kept is None or not torch.equal(kept[0], ids):
+            kept = self._short_head = ids, make_linear(self._head_weight[ids], int8=self._int8)
+        return kept[1]
 
     def bias_of_distance(self, distances: int) -> Tensor:
         """(H, 2N) for N = ``distances``: column N + d is what a head adds to a key that lies d tokens back, -inf to one
         that lies ahead (d < 0)."""
-        middle = self._distance_bias.shape[-1] // 2
-        if middle < distances:
+        table = self._distance_bias
+        if table.shape[-1] // 2 < distances:
             # Row N-1 of transformers' own table holds the distances N-1 .. 0.
             row = self._attention.compute_bias(1, distances, past_seen_tokens=distances - 1)[0, :, 0].detach()
-            self._distance_bias = torch.cat([torch.full_like(row, -torch.inf), row.flip(-1)], dim=-1)
-            middle = distances
-        return self._distance_bias[:, middle - distances : middle + distances]
+            table = self._distance_bias = torch.cat([torch.full_like(row, -torch.inf), row.flip(-1)], dim=-1)
+        middle = table.shape[-1] // 2
+        return table[:, middle - distances : middle + distances]
 
 
 def _layer(parts: Any, config: Any, *, int8: bool) -> DecoderLayer:

@@ -57,7 +57,7 @@ class T5Encoder:
 
     def bias(self, width: int) -> Tensor:
         """(1, H, S, S) what each head adds to a product for the distance of its two tokens."""
-        bias: Tensor = self._attention.compute_bias(width, width).detach()
+        bias: Tensor = self._attention.compute_bias(width, width).detach().contiguous()  # as fused attention asks for
         return bias
 
     def read(self, input_ids: Tensor, block: Block, bias: Tensor) -> Tensor:
