@@ -32,7 +32,10 @@ def main(config: DictConfig) -> None:
         refuse_other_training(Path(config.out), config, parts)
         outputs = teacher.answer(task, config.split, parts.pairs, settings, config.seed)
         say(described(outputs.summary, settings.max_new_tokens(task.target_length)))
-        held_out = teacher.answer(task, "validation", parts.held_out, greedy(settings), config.seed)
+        held_out = [
+            teacher.answer(task, folder, rows, greedy(settings), config.seed) for folder, rows in parts.held_out.items()
+        ]
+        validated = held_out[0].rows
         teacher.large.model.to("cpu")  # until it is asked again its memory is the small model's
         how = f"{parts.models.small.name} on them, by {settings.method_label()}"
         say(f"\ntraining {how}; it is validated against the large model's outputs, too")
@@ -40,18 +43,18 @@ def main(config: DictConfig) -> None:
             model=start.model,
             tokenizer=start.tokenizer,
             train_dataset=training_rows(outputs.rows, start.tokenizer, task),
-            validation_dataset=training_rows(held_out.rows, start.tokenizer, task),
+            validation_dataset=training_rows(validated, start.tokenizer, task),
             task=task,
             settings=parts.training,
             out=config.out,
-            identity={**method_identity(config, parts), **task_identity(task, outputs.rows, held_out.rows)},
+            identity={**method_identity(config, parts), **task_identity(task, outputs.rows, validated)},
             objective=objective(config, parts),
             notes={"align.yaml": OmegaConf.to_yaml(config, resolve=True)},
         )
         leave(summary)
         if is_main():
             shortlist.leave(summary.out, outputs.rows["tokens"], start.tokenizer, settings.shortlist_min_count)
-            conclude(config, parts, outputs, held_out, summary, file)
+            conclude(config, parts, outputs, [one.rows for one in held_out], summary, file)
 
 
 if __name__ == "__main__":

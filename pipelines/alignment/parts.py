@@ -30,6 +30,8 @@ from pipelines.training.loss import Objective
 from pipelines.training.processes import count, say
 from pipelines.training.settings import TrainSettings
 
+VALIDATION = "validation"  # the split that training and report look at
+
 
 @dataclass(frozen=True, kw_only=True)
 class AlignmentParts:
@@ -38,8 +40,8 @@ class AlignmentParts:
     task: Task
     pairs: Dataset
     """source, target; the large model answers the sources"""
-    held_out: Dataset
-    """the same of the validation split"""
+    held_out: dict[str, Dataset]
+    """the same of the validation split, by the folder of the outputs: what training looks at, what the report adds"""
     settings: AlignSettings
     training: TrainSettings
     policy: Policy
@@ -59,7 +61,7 @@ def assemble(config: DictConfig) -> AlignmentParts:
     check_path("out", config.out)
     check_seed_and_engine(config)
     device, dtype = chosen_device(config.device), chosen_dtype(config.dtype)
-    if config.split == "validation":
+    if config.split == VALIDATION:
         raise UserError("split=validation: those examples are for the comparison before and after; choose train")
     small = instantiated(config, "small")
     if not isinstance(small, Model):
@@ -82,7 +84,7 @@ def assemble(config: DictConfig) -> AlignmentParts:
         raise UserError("small.shortlist=true: alignment makes the list; set it to false here, and use it afterwards")
     pairs = task.load(config.split, config.limit)
     training.check_rows(len(pairs) * settings.samples, count())
-    held_out = task.load("validation", held_out_rows(config.limit, training.evaluate_rows, settings.report_limit))
+    held_out = held_out_parts(task, config.limit, training.evaluate_rows, settings.report_limit)
     say(f"task   {task.name}, {config.split} split, {counted(len(pairs), 'example')}")
     models = Models(
         large=large,
@@ -148,7 +150,7 @@ def refuse_other_training(out: Path, config: DictConfig, parts: AlignmentParts) 
     """
     known = {
         "training rows": len(parts.pairs) * parts.settings.samples,
-        "validation rows": len(parts.held_out),
+        "validation rows": len(parts.held_out[VALIDATION]),
         **method_identity(config, parts),
         **start_identity(parts.start.model, parts.start.tokenizer),
         **parts.training.identity(),
@@ -156,8 +158,18 @@ def refuse_other_training(out: Path, config: DictConfig, parts: AlignmentParts) 
     checkpoints.resumable(out, known, parts.training.max_steps, whole=False)
 
 
-def held_out_rows(limit: int | None, evaluate_rows: int | None, report_limit: int | None) -> int | None:
-    """How many validation examples the large model answers: what training or report look at; None = all."""
+def held_out_parts(
+    task: Task, limit: int | None, evaluate_rows: int | None, report_limit: int | None
+) -> dict[str, Dataset]:
+    """The validation examples that the large model answers, by the folder of its outputs (None = all).
+
+    Those that training looks at stand alone, so that a longer report asks for further outputs and no other training.
+    """
     wanted = None if evaluate_rows is None or report_limit is None else max(evaluate_rows, report_limit)
     given = [rows for rows in (limit, wanted) if rows is not None]
-    return min(given) if given else None
+    rows = task.load(VALIDATION, min(given, default=None))
+    seen = len(rows) if evaluate_rows is None else min(evaluate_rows, len(rows))
+    parts = {VALIDATION: rows.select(range(seen))}
+    if seen < len(rows):
+        parts[f"{VALIDATION}-{seen}-{len(rows)}"] = rows.select(range(seen, len(rows)))
+    return parts

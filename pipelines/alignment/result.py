@@ -8,9 +8,11 @@ label, before, after, difference with value, low and high; null where there was 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from datasets import Dataset, concatenate_datasets
 from omegaconf import DictConfig
 
 from pipelines.alignment.comparison import as_json
@@ -37,18 +39,24 @@ def result_name(parts: AlignmentParts) -> str:
 
 
 def conclude(
-    config: DictConfig, parts: AlignmentParts, outputs: Outputs, held_out: Outputs, summary: TrainSummary, file: Path
+    config: DictConfig,
+    parts: AlignmentParts,
+    outputs: Outputs,
+    held_out: Sequence[Dataset],
+    summary: TrainSummary,
+    file: Path,
 ) -> None:
     """Compare the small model before and after, print the table, write the result.
 
     Args:
         outputs: of the large model, which the small one was trained on.
-        held_out: of the large model, greedy, for ``parts.held_out``.
+        held_out: rows of the large model's greedy outputs, for each of ``parts.held_out``.
         file: where it goes.
     """
     large = parts.models.ready(parts.teacher.large)
     loaded = {"large": large, "before": parts.models.before(), "after": parts.models.after(summary.out)}
-    rows = examples(large.tokenizer, parts.task, parts.held_out, held_out, parts.settings.report_limit)
+    pairs, answers = (concatenate_datasets([*some]) for some in (parts.held_out.values(), held_out))
+    rows = examples(large.tokenizer, parts.task, pairs, answers, parts.settings.report_limit)
     small = [loaded[name].model for name in ("before", "after")]
     figures, large_score = compare(parts.teacher, *small, parts.policy, rows, parts.task, config.seed)
     split = f"{counted(len(rows.references), 'validation example')} of {parts.task.name}"

@@ -122,15 +122,15 @@ def compare(
 
 
 def examples(
-    tokenizer: PreTrainedTokenizerBase, task: Task, pairs: Dataset, outputs: Outputs, limit: int | None
+    tokenizer: PreTrainedTokenizerBase, task: Task, pairs: Dataset, outputs: Dataset, limit: int | None
 ) -> Examples:
     """The first ``limit`` rows (None = all) of a split and what the large model wrote for them, one output each."""
     rows = len(pairs) if limit is None else min(limit, len(pairs))
     return Examples(
         inputs=source_ids(pairs["source"][:rows], tokenizer, task),
         references=pairs["target"][:rows],
-        large_texts=outputs.rows["target"][:rows],
-        large_tokens=outputs.rows["tokens"][:rows],
+        large_texts=outputs["target"][:rows],
+        large_tokens=outputs["tokens"][:rows],
         metric=task.metric,
     )
 

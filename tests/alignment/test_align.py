@@ -238,6 +238,26 @@ def test_held_out_outputs_are_greedy_also_when_training_samples(here):
     assert result["report"]["examples"] == 4
 
 
+def test_a_longer_report_needs_further_outputs_and_no_other_training(here, capsys):
+    run("train.evaluate_rows=3", "align.report_limit=2")
+    capsys.readouterr()
+    run("train.evaluate_rows=3", "align.report_limit=5")
+    shown = capsys.readouterr().out
+    assert "outputs for validation: nothing to generate, 1 shard from before" in shown
+    assert "outputs for validation-3-5: 1 shard to generate" in shown
+    assert "nothing to do: this run was finished before" in shown
+    run("train.evaluate_rows=5", "align.report_limit=5", "out=at-once", "align.outputs=others")
+    longer, at_once = (
+        json.loads((here / folder / "alignment.json").read_text())
+        for folder in ("checkpoints/toy_de_en/tiny-small-aligned", "at-once")
+    )
+    assert longer["report"] == at_once["report"]
+    assert longer["report"]["examples"] == 5
+    assert [one["before"] for one in longer["figures"].values()] == [
+        one["before"] for one in at_once["figures"].values()
+    ]
+
+
 DISTILL = ("align.method=distill", "align.divergence=jsd", "align.student_fraction=0.5")
 
 
