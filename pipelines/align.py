@@ -26,7 +26,7 @@ def main(config: DictConfig) -> None:
     from pipelines.training.run import held, train
 
     parts = assemble(config)
-    file = result_file(config.results, parts.task.name, result_name(parts))
+    file = result_file(config.results, parts.task.name, result_name(config, parts))
     task, settings, start, teacher = parts.task, parts.settings, parts.start, parts.teacher
     with held(Path(config.out)):
         refuse_other_training(Path(config.out), config, parts)

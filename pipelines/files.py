@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -60,9 +61,18 @@ def write_json(value: Any, path: Path) -> None:
 
 
 def result_file(results: str, task_name: str, name: str) -> Path:
-    """Where a result goes; makes the folder, so that a path that cannot be written is known before the work."""
+    """Where a result goes; makes the folder and tries it, so that one that cannot be written is known before the work.
+
+    Raises:
+        UserError: it cannot.
+    """
     folder = Path(results) / task_name
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error) from error
     return folder / f"{name}.json"
 
 
@@ -104,10 +114,14 @@ def sole_writer(folder: Path) -> Iterator[None]:
             f"{folder}: another run is writing there now; wait until it ends, or give this one a folder of its own"
         ) from error
     except OSError as error:
-        raise UserError(
-            f"{folder}: nothing can be written there ({error.strerror}); choose another folder, or mend its permissions"
-        ) from error
+        raise _unwritable(folder, error) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{folder}: nothing can be written there ({error.strerror}); choose another folder, or mend its permissions"
+    )

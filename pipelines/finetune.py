@@ -31,6 +31,7 @@ def main(config: DictConfig) -> None:
     task, model, settings = (instantiated(config, node) for node in ("task", "model", "train"))
     refuse_prompt(task)
     check_path("out", config.out)
+    check_path("results", config.results)
     out = Path(config.out)
     with held(out):
         file = result_file(config.results, task.name, f"finetune-{out.name}")

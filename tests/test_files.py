@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from pipelines.cli import UserError, explained
-from pipelines.files import replacing, sole_writer
+from pipelines.files import replacing, result_file, sole_writer
 
 HOLD = "import sys; from pathlib import Path; from pipelines.files import sole_writer\n"
 HOLD += "with sole_writer(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
@@ -36,6 +36,13 @@ def test_the_same_process_may_hold_a_folder_twice_and_keeps_it_until_the_outer_e
             pass
         assert "another run is writing there now" in other().stderr
     assert other().returncode == 0
+
+
+def test_a_folder_for_results_that_takes_no_file_is_told_before_the_work(tmp_path):
+    assert result_file(str(tmp_path), "task", "name") == tmp_path / "task/name.json"
+    assert not list((tmp_path / "task").iterdir())
+    with pytest.raises(UserError, match=r"^/proc/self: nothing can be written there \(.+\); choose another folder"):
+        result_file("/proc", "self", "name")
 
 
 def test_what_cannot_be_written_is_told_by_its_own_name(tmp_path):

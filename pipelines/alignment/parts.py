@@ -59,6 +59,7 @@ def assemble(config: DictConfig) -> AlignmentParts:
     """
     check_whole("batch_size", config.batch_size)
     check_path("out", config.out)
+    check_path("results", config.results)
     check_seed_and_engine(config)
     device, dtype = chosen_device(config.device), chosen_dtype(config.dtype)
     if config.split == VALIDATION:

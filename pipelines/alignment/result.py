@@ -34,8 +34,9 @@ IN_CHECKPOINT = "alignment.json"
 TRAINING = ("steps", "max_steps", "metric", "best", "best_step", "seconds")
 
 
-def result_name(parts: AlignmentParts) -> str:
-    return f"align-{parts.settings.method_label()}-{parts.models.large.name}-{parts.models.small.name}"
+def result_name(config: DictConfig, parts: AlignmentParts) -> str:
+    models = parts.models
+    return f"align-{parts.settings.method_label()}-{models.large.name}-{models.small.name}-{Path(config.out).name}"
 
 
 def conclude(

@@ -36,6 +36,7 @@ from tests.launch import launched
 SOURCES = ["ein roter Hund", "zwei Katzen im Haus", "der Mann", "sie singt ein Lied", "das alte Auto fährt", "ja"]
 TARGETS = ["a red dog", "two cats in the house", "the man", "she sings a song", "the old car drives", "yes"]
 STEPS = 2
+RESULT = "results/toy_de_en/align-sequence-tiny-large-tiny-small-tiny-small-aligned.json"
 FIGURES = {
     "acceptance",
     "mean_accepted_length",
@@ -96,7 +97,7 @@ def test_from_a_pair_to_an_aligned_checkpoint_and_its_figures(here, capsys):
     assert "outputs for train: 2 shards to generate" in shown
     checkpoint = here / "checkpoints/toy_de_en/tiny-small-aligned"
     assert manifest.is_complete(checkpoint)
-    result = json.loads((here / "results/toy_de_en/align-sequence-tiny-large-tiny-small.json").read_text())
+    result = json.loads((here / RESULT).read_text())
     assert result == json.loads((checkpoint / "alignment.json").read_text())
     assert set(result["figures"]) == FIGURES
     assert result["method"] == {"method": "sequence"}
@@ -156,7 +157,7 @@ def test_two_processes_write_what_one_writes(here):
         ]
         assert manifest.read(two)["summary"] == manifest.read(one)["summary"]
     assert manifest.is_complete(here / "shared")
-    result = json.loads((here / "by-two/toy_de_en/align-sequence-tiny-large-tiny-small.json").read_text())
+    result = json.loads((here / "by-two/toy_de_en/align-sequence-tiny-large-tiny-small-shared.json").read_text())
     assert set(result["figures"]) == FIGURES
 
 
@@ -215,7 +216,7 @@ def test_other_settings_are_refused_before_anything_is_generated(here, capsys):
 
 def test_a_folder_for_results_that_cannot_be_is_known_before_the_work(here):
     (here / "taken").write_text("")
-    with pytest.raises(OSError, match="taken"):
+    with pytest.raises(UserError, match=r"^taken/toy_de_en: nothing can be written there"):
         run("results=taken")
     assert not (here / "checkpoints").exists()
 
@@ -234,7 +235,7 @@ def test_held_out_outputs_are_greedy_also_when_training_samples(here):
     trained_on, held_out = (manifest.read(outputs / split) for split in ("train", "validation"))
     assert (trained_on["summary"]["outputs"], held_out["summary"]["outputs"]) == (18, 6)
     assert (trained_on["identity"]["align.temperature"], held_out["identity"]["align.temperature"]) == (0.7, 0.0)
-    result = json.loads((here / "results/toy_de_en/align-sequence-tiny-large-tiny-small.json").read_text())
+    result = json.loads((here / RESULT).read_text())
     assert result["report"]["examples"] == 4
 
 
@@ -271,7 +272,7 @@ def test_distillation_is_another_run_and_its_settings_are_in_its_manifest_card_a
     assert (distilled["identity"]["align.method"], distilled["identity"]["align.divergence"]) == ("distill", "jsd")
     assert distilled["identity"]["large"] != manifest.read(checkpoint)["identity"].get("large")
     assert "| align.student_fraction | 0.5 |" in (here / "distilled/README.md").read_text()
-    file = here / "results/toy_de_en/align-distill-jsd0.5-student0.5-tiny-large-tiny-small.json"
+    file = here / "results/toy_de_en/align-distill-jsd0.5-student0.5-tiny-large-tiny-small-distilled.json"
     result = json.loads(file.read_text())
     assert result["method"] == {
         "method": "distill",
@@ -389,6 +390,8 @@ def test_two_tokenizers_are_refused_before_anything_is_generated(here):
         ("dtype=float16", "choose one of float32"),
         ("bild=large_only", "choose bild=big_little"),
         ("small.aligned=true", "choose align.init"),
+        ("results=7", "^results=7: give a folder"),
+        ("results=null", "^results=None: give a folder"),
         ("large.path=nowhere/large", "nowhere/large"),
     ],
 )

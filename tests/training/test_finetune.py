@@ -101,10 +101,11 @@ def test_a_folder_that_cannot_be_written_is_told_before_data_or_model_are_read(o
         finetune_here(missing, "model.path=missing/model", f"out={tmp_path / 'other'}", f"results={tmp_path}")
 
 
-@pytest.mark.parametrize("out", ["", "null", "1"])
-def test_out_must_name_a_folder(out) -> None:
-    with pytest.raises(UserError, match=rf"out={out.replace('null', 'None')}: give a folder"):
-        finetune_here(f"out={out}")
+@pytest.mark.parametrize("key", ["out", "results"])
+@pytest.mark.parametrize("value", ["", "null", "1"])
+def test_out_and_results_must_name_folders(key, value) -> None:
+    with pytest.raises(UserError, match=rf"^{key}={value.replace('null', 'None')}: give a folder"):
+        finetune_here(f"{key}={value}")
 
 
 def test_too_few_rows_are_told_before_a_model_is_read(overrides, tmp_path: Path) -> None:
