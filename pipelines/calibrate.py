@@ -16,6 +16,8 @@ from pipelines.evaluation import command
 if TYPE_CHECKING:
     from pipelines.calibration.parts import CalibrationParts
 
+PATIENCE = 10  # seconds in which another calibration has surely written its few files
+
 
 def main(config: DictConfig) -> None:
     """Calibrate a pair, or show how often the promise of a calibration holds (``coverage.resplits``)."""
@@ -51,6 +53,7 @@ def calibrated(config: DictConfig, parts: CalibrationParts) -> None:
     from pipelines.decoding.calibrated import place
     from pipelines.evaluation.run import describe_task
     from pipelines.evaluation.table import disturbance
+    from pipelines.files import sole_writer
 
     done = calibrate(
         parts.pair,
@@ -65,9 +68,10 @@ def calibrated(config: DictConfig, parts: CalibrationParts) -> None:
     )
     described = describe_task(parts.task, parts.dataset, config.split, config.limit)
     policy_file = place(parts.pair, parts.task.name)
-    content = record.calibration(config, parts, described, done.content, policy_file)
-    file = record.file(config, content["name"])
-    record.write(content, file, policy_file)
+    with sole_writer(policy_file.parent, patience=PATIENCE):  # of two at once the second counts the first's promise
+        content = record.calibration(config, parts, described, done.content, policy_file)
+        file = record.file(config, content["name"])
+        record.write(content, file, policy_file)
     for log in done.timing_logs:
         log.remove()
     tables.print_curve(content)

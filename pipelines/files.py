@@ -97,10 +97,13 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
+def sole_writer(folder: Path, patience: float = 0) -> Iterator[None]:
     """Hold a folder for the length of the block; the lock goes with the process, however it ends.
 
     A process may hold a folder several times over: a run holds it early, what the run is made of holds it again.
+
+    Args:
+        patience: seconds to wait for another run that holds it.
 
     Raises:
         UserError: another run holds it, or it cannot be made or written.
@@ -108,7 +111,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
     lock = FileLock(folder / ".lock", blocking=False, is_singleton=True)  # one per folder, counted
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        lock.acquire(timeout=patience, blocking=patience > 0)
     except Timeout as error:
         raise UserError(
             f"{folder}: another run is writing there now; wait until it ends, or give this one a folder of its own"

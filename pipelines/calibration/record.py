@@ -16,10 +16,14 @@ from omegaconf import DictConfig
 from pipelines.calibration.parts import CalibrationParts
 from pipelines.decoding.calibrated import KIND, SCHEMA, data_identity, identity
 from pipelines.evaluation import provenance
+from pipelines.evaluation.command import naming
 from pipelines.evaluation.results import joined_name
 from pipelines.files import write_json
+from pipelines.models.fingerprint import key
 
 COVERAGE = "coverage"
+# Overrides that every name tells in another way, or that do not change the result.
+TOLD_OTHERWISE = ("large", "small", "task", "task.name", "out", "device")
 
 
 def calibration(
@@ -33,12 +37,13 @@ def calibration(
     """
     wanted = parts.wanted
     words = [type(wanted.risk).__name__, f"max_drop{wanted.max_drop:g}", f"delta{wanted.delta:g}"]
-    head = _head(KIND, config, parts, words)
+    extras = _extras(parts, task["data"], measured, told=("risk", "max_drop", "delta"))
+    head = _head(KIND, config, parts, [*words, *extras])
     data = {**data_identity(parts.task), "split": config.split}
     made = {name: measured["promise"][name] for name in ("risk", "max_drop", "delta", "bound")}
-    made |= {"label": measured["label"], "data": data}
-    earlier = [one for one in _earlier(beside, head["fits"]) if one != made]
-    number = 1 + sum(one["data"] == data for one in earlier)
+    made |= {"label": measured["label"], "data": data, "fits": key(head["fits"])}
+    earlier = [one for one in _earlier(beside) if one != made]
+    number = 1 + sum((one["data"], one["fits"]) == (data, made["fits"]) for one in earlier)
     promise = {**measured["promise"], "calibration": number}
     if number > 1:
         promise["statement"] += (
@@ -48,18 +53,19 @@ def calibration(
     return {**head, **told, "task": task, **measured, "promise": promise, "left_out": list(parts.left_out)}
 
 
-def _earlier(beside: Path, fits: dict[str, Any]) -> list[dict[str, Any]]:
-    """The promises of earlier calibrations of the same weights and settings."""
+def _earlier(beside: Path) -> list[dict[str, Any]]:
+    """The promises of earlier calibrations, each with the hash of the weights and settings that it was made for."""
     try:
         found = json.loads(beside.read_text(encoding="utf-8"))
-        return list(found["history"]) if found["fits"] == fits else []
+        return [{"fits": key(found["fits"]), **one} for one in found["history"]]  # older files have those of one alone
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
 
 def coverage(config: DictConfig, parts: CalibrationParts, measured: dict[str, Any]) -> dict[str, Any]:
     """The whole content of a study's file; ``measured`` is that of ``study.study``."""
-    return {**_head(COVERAGE, config, parts, [COVERAGE]), **measured}
+    extras = _extras(parts, measured["pool"]["data"], measured)
+    return {**_head(COVERAGE, config, parts, [COVERAGE, *extras]), **measured}
 
 
 def file(config: DictConfig, name: str) -> Path:
@@ -71,6 +77,12 @@ def write(content: dict[str, Any], *paths: Path) -> None:
     """The same record at every path."""
     for path in paths:
         write_json(content, path)
+
+
+def _extras(parts: CalibrationParts, data: str, measured: dict[str, Any], told: Sequence[str] = ()) -> list[str]:
+    """For the name: whatever else the user has set, but for what ``told`` says in another way."""
+    _, extras = naming(parts.pair, data, measured["run"]["device"], (*TOLD_OTHERWISE, *told))
+    return [f"{name}{value}" for name, value in extras.items()]
 
 
 def _head(kind: str, config: DictConfig, parts: CalibrationParts, words: Sequence[str]) -> dict[str, Any]:

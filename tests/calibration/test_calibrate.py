@@ -6,9 +6,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
 
 import bild
 from pipelines import calibrate
@@ -242,7 +245,48 @@ def test_promises_on_the_same_rows_are_counted(words):
         assert second["statement"].endswith("; calibration 2 of this pair on this split: 0.9 is for each alone")
     assert calibrated(*words, "max_drop=0.8", "split=test")["promise"]["calibration"] == 1
     assert calibrated(*words, "max_drop=0.8")["promise"]["calibration"] == 3
-    assert calibrated(*words, "max_drop=0.8", "engine=hf")["promise"]["calibration"] == 1
+    other = calibrated(*words, "max_drop=0.8", "engine=hf")
+    assert (other["promise"]["calibration"], len(other["history"])) == (1, 5)
+    assert calibrated(*words, "max_drop=0.7")["promise"]["calibration"] == 4, "of this engine nothing is forgotten"
+
+
+def test_promises_of_an_older_file_are_counted(words):
+    """There each was of the weights and settings of the whole file."""
+    content = calibrated(*words)
+    content["history"] = [{name: one[name] for name in one if name != "fits"} for one in content["history"]]
+    BESIDE.write_text(json.dumps(content))
+    assert calibrated(*words)["promise"]["calibration"] == 1
+    assert calibrated(*words, "max_drop=0.9")["promise"]["calibration"] == 2
+
+
+def test_what_was_promised_is_read_and_written_while_nobody_else_writes(words, monkeypatch):
+    tried = []
+
+    def watch(name: str, real: Callable) -> Callable:
+        def watching(*given: object) -> object:
+            with pytest.raises(Timeout):
+                FileLock(BESIDE.parent / ".lock").acquire(blocking=False)
+            tried.append(name)
+            return real(*given)
+
+        return watching
+
+    for name in ("_earlier", "write"):
+        monkeypatch.setattr(record, name, watch(name, getattr(record, name)))
+    calibrated(*words)
+    assert tried == ["_earlier", "write"]
+
+
+def test_another_setting_is_another_file(words, monkeypatch):
+    for more in ([], ["limit=24"], ["split=test"], ["engine=hf"]):
+        overrides = SimpleNamespace(overrides=SimpleNamespace(task=[*words, "max_drop=0.95", *more]))
+        with monkeypatch.context() as patched:
+            patched.setattr(HydraConfig, "initialized", lambda: True)
+            patched.setattr(HydraConfig, "get", lambda overrides=overrides: overrides)
+            content = calibrated(*words, *more)
+        assert json.loads(Path(f"results/made/{content['name']}.json").read_text()) == content
+        assert content["name"].startswith("calibrate-large-small-Disagreement-max_drop0.95-delta0.1-task.")
+    assert len(list(Path("results/made").glob("*.json"))) == 4
 
 
 @pytest.fixture
