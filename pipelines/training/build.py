@@ -28,7 +28,7 @@ from pipelines.training.loss import IGNORED, Objective
 from pipelines.training.patience import Patience
 from pipelines.training.progress import Progress
 from pipelines.training.settings import TrainSettings
-from pipelines.training.tracking import reporters
+from pipelines.training.tracking import REPORTERS
 from pipelines.training.trainer import Trainer
 from pipelines.training.validation import Validation
 
@@ -113,7 +113,7 @@ def training_arguments(settings: TrainSettings, out: Path) -> Seq2SeqTrainingArg
         save_steps=settings.save_every,
         logging_strategy="steps",
         logging_steps=settings.log_every,
-        report_to=reporters(settings.wandb, out),
+        report_to=REPORTERS[settings.wandb],
         disable_tqdm=False,
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs in one process would mean DataParallel; use accelerate

@@ -29,6 +29,7 @@ from pipelines.training.interrupt import Interrupt, InterruptError
 from pipelines.training.loss import Objective
 from pipelines.training.patience import out_of_patience
 from pipelines.training.settings import TrainSettings
+from pipelines.training.tracking import tracked
 from pipelines.training.trainer import Trainer
 from pipelines.training.weights import load_weights
 
@@ -92,7 +93,7 @@ def train(
     started = time.monotonic()
     out = Path(out)
     identity = _as_in_a_manifest({**identity, **start_identity(model, tokenizer), **settings.identity()})
-    with held(out):
+    with held(out), tracked(settings.wandb, out):
         checkpoint = checkpoints.resumable(out, identity, settings.max_steps)
         interrupt = Interrupt(processes.count(), announce=processes.is_main())
         trainer, validation = build_trainer(
@@ -168,16 +169,16 @@ def _finish(
     ended: str,
 ) -> str:
     """Write the best weights into ``out``, unless they are there; returns how the run ended."""
-    state = trainer.state
-    about = {"step": state.global_step, "best_step": state.best_global_step, "identity": dict(identity)}
+    state, best = trainer.state, trainer.state.best_global_step
+    about = {"step": state.global_step, "best_step": best, "identity": dict(identity)}
     try:
         there = manifest.check(out)
     except manifest.IncompleteError:
         there = {}
     if about.items() <= there.items():
         return "before"
-    if state.best_global_step is not None and state.best_global_step != state.global_step:
-        _take_best(trainer, out / f"{checkpoints.PREFIX}{state.best_global_step}")
+    if best not in (None, state.global_step) and not _take_best(trainer, out / f"{checkpoints.PREFIX}{best}"):
+        state.best_metric = state.best_global_step = state.best_model_checkpoint = about["best_step"] = None
     facts = {"task": f"{task.name} (version {task.version})", "steps": state.global_step}
     if state.best_metric is not None:
         metric = trainer.args.metric_for_best_model.removeprefix("eval_")
@@ -188,14 +189,15 @@ def _finish(
     return ended
 
 
-def _take_best(trainer: Trainer, folder: Path) -> None:
-    """Load the best weights; if they are damaged the last ones stay, and a line says so."""
+def _take_best(trainer: Trainer, folder: Path) -> bool:
+    """Load the best weights; if they are damaged the last ones stay, of which no score is told, and a line says so."""
     try:
         manifest.check(folder)
     except manifest.IncompleteError as error:
         processes.say(f"skipping {folder}, the best: {error}; the last weights are the result")
-    else:
-        load_weights(trainer.model, folder)
+        return False
+    load_weights(trainer.model, folder)
+    return True
 
 
 def _as_in_a_manifest(identity: Mapping[str, Any]) -> dict[str, Any]:

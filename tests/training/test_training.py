@@ -15,6 +15,7 @@ import torch
 
 from pipelines.cli import UserError
 from pipelines.decoding import scoring
+from pipelines.models import manifest
 from pipelines.training import checkpoints, tracking, validation
 from pipelines.training.batches import MicroBatches
 from pipelines.training.build import training_arguments
@@ -54,10 +55,15 @@ def test_damaged_best_weights_are_not_the_result(scripted, tmp_path: Path, capsy
     scripted(1.0, 3.0, 2.0, 2.0, 1.0, 1.0)
     tiny.run(tmp_path, **SHORT)
     (tmp_path / "checkpoint-4" / "model.safetensors").write_bytes(b"")
-    tiny.run(tmp_path, **SHORT | {"max_steps": 12})
-    told = f"skipping {tmp_path / 'checkpoint-4'}, the best: model.safetensors has 0 bytes instead of"
-    assert told in capsys.readouterr().out
-    assert tiny.weights(tmp_path) == tiny.weights(tmp_path / "checkpoint-12")
+    for _ in range(2):  # the second time nothing is left to train
+        summary = tiny.run(tmp_path, **SHORT | {"max_steps": 12})
+        told = f"skipping {tmp_path / 'checkpoint-4'}, the best: model.safetensors has 0 bytes instead of"
+        assert told in capsys.readouterr().out
+        assert tiny.weights(tmp_path) == tiny.weights(tmp_path / "checkpoint-12")
+        assert (summary.best, summary.best_step) == (None, None)
+        assert "| validation |" not in (tmp_path / "README.md").read_text()
+        assert manifest.read(tmp_path)["best_step"] is None
+        assert json.loads((tmp_path / "trainer_state.json").read_text())["best_metric"] is None
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
@@ -235,12 +241,35 @@ def test_tracking_never_asks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         monkeypatch.setenv(name, "before")
     asked = itertools.count()
     monkeypatch.setattr(wandb, "login", lambda prompt: next(asked) if prompt else False)
-    assert tracking.reporters("disabled", tmp_path) == []
-    assert tracking.reporters("offline", tmp_path) == ["wandb"]
-    assert (os.environ["WANDB_MODE"], os.environ["WANDB_DIR"]) == ("offline", str(tmp_path))
-    with pytest.raises(UserError, match=r"train\.wandb=online: not logged in"):
-        tracking.reporters("online", tmp_path)
+    with tracking.tracked("offline", tmp_path):
+        told = [os.environ[f"WANDB_{name}"] for name in ("MODE", "DIR", "PROJECT", "NAME")]
+        assert told == ["offline", str(tmp_path), "before", "before"]
+    with pytest.raises(UserError, match=r"train\.wandb=online: not logged in"), tracking.tracked("online", tmp_path):
+        pass
     assert next(asked) == 0
+    assert os.environ["WANDB_DIR"] == "before"
+
+
+def test_each_training_of_a_process_is_a_run_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    for name in ("WANDB_MODE", "WANDB_DIR", "WANDB_PROJECT", "WANDB_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    real, started = wandb.init, []
+
+    def watching(**given):
+        run = real(**given)
+        started.append((run.project, run.name, run.id))
+        return run
+
+    monkeypatch.setattr(wandb, "init", watching)
+    for name in ("first", "second"):
+        tiny.run(tmp_path / name, max_steps=2, evaluate_every=None, wandb="offline")
+        assert len(list((tmp_path / name).glob("wandb/offline-run-*"))) == 1
+    assert [run[:2] for run in started] == [("bild", "first"), ("bild", "second")]
+    assert started[0][2] != started[1][2]
+    assert wandb.run is None
+    assert not [name for name in os.environ if name in ("WANDB_MODE", "WANDB_DIR", "WANDB_PROJECT", "WANDB_NAME")]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
