@@ -5,7 +5,9 @@ Knows nothing about models, tasks or policies.
 
 from __future__ import annotations
 
+import argparse
 import errno
+import json
 import os
 import re
 import sys
@@ -178,10 +180,26 @@ def _refused(error: HydraException, config_name: str) -> str:
 
 def _without_choice() -> str:
     """Which group of the command line was given something else than the name of a choice."""
-    words = [word.partition("=") for word in sys.argv[1:] if (CONF / word.partition("=")[0]).is_dir()]
-    group, _, value = next(word for word in words if not (CONF / word[0] / f"{word[2]}.yaml").is_file())
-    choices = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    folders = _folders()
+    unknown = (one for one in _given() if not any((folder / one[0] / f"{one[1]}.yaml").is_file() for folder in folders))
+    group, value = next(unknown)
+    choices = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
     return f"{group}={value}: must name a choice; choose one of {', '.join(choices)}"
+
+
+def _folders() -> list[Path]:
+    """Where the groups of choices lie: here, and in the folder that the user has added."""
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("--config-dir", "-cd", type=Path)
+    added = options.parse_known_args()[0].config_dir
+    return [CONF] if added is None else [CONF, added.absolute()]
+
+
+def _given() -> list[tuple[str, str]]:
+    """Groups, and what the command line gives as the choice of each."""
+    words = [word.partition("=") for word in sys.argv[1:] if "=" in word]
+    folders = _folders()
+    return [(group, value) for group, _, value in words if any((folder / group).is_dir() for folder in folders)]
 
 
 def _keys(config_name: str) -> list[str]:
@@ -189,8 +207,8 @@ def _keys(config_name: str) -> list[str]:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base=None):
         groups = hydra.compose(config_name)
-        words = [word for word in sys.argv[1:] if "," not in word and (CONF / word.partition("=")[0]).is_dir()]
-        chosen = [word for word in words if word.partition("=")[0] in groups]
+        chosen = [f"{group}={value}" for group, value in _given() if group in groups and "," not in value]
+        chosen.append(f"hydra.searchpath={json.dumps([str(folder) for folder in _folders()[1:]])}")
         return list(_flat(OmegaConf.to_container(hydra.compose(config_name, chosen))))
 
 

@@ -75,6 +75,25 @@ def test_a_mistake_is_one_line_with_a_remedy(command: str, told: str, answer) ->
     assert answer(command).startswith(told)
 
 
+@pytest.mark.parametrize("option", ["--config-dir ", "--config-dir=", "-cd "])
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("finetune {} task=mine modle=tiny-large", "modle: there is no such key here; did you mean model?"),
+        ("finetune {} task=mine task.knob=1 task.nkob=2", "task.nkob: there is no such key here; did you mean task.kn"),
+        ("evaluate {} task=mine bild=null", "bild=null: must name a choice; choose one of big_little, "),
+        ("evaluate {} task=null", "task=null: must name a choice; choose one of cnn_dailymail, dialogsum, doc"),
+    ],
+)
+def test_choices_in_a_folder_of_one_s_own_are_known(words: str, told: str, option: str, answer, tmp_path) -> None:
+    (tmp_path / "task").mkdir()
+    text = (cli.CONF / "task/xsum.yaml").read_text(encoding="utf-8")
+    (tmp_path / "task/mine.yaml").write_text(f"{text}\nknob: 0\n", encoding="utf-8")
+    line = answer(words.format(f"{option}{tmp_path}"))
+    assert line.startswith(told)
+    assert ("mine" in line) == ("task=null" in words)
+
+
 def test_a_path_that_is_null_is_left_to_whoever_loads_it() -> None:
     config = composed("evaluate", "large=path", "large.path=null")
     assert (config.large.name, config.large.path) == ("None", None)
