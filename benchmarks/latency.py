@@ -59,7 +59,7 @@ def write(content: dict[str, Any], path: Path) -> dict[str, Any]:
     content = _rounded(content)
     text = json.dumps(content, indent=1, allow_nan=False)
     text = re.sub(r"\[\s+([-+.\deE,\s]+?)\s+\]", lambda found: "[" + " ".join(found[1].split()) + "]", text)
-    unfinished = path.with_name(path.name + ".part")
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     unfinished.write_text(text + "\n", encoding="utf-8")
     os.replace(unfinished, path)
     return content

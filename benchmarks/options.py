@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, NoReturn
 
 import torch
@@ -149,6 +152,10 @@ def complete(options: argparse.Namespace) -> argparse.Namespace:
         options.out = RESULTS / f"{options.mode}-{options.name}.json"
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)
+        if options.out.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with TemporaryFile(dir=options.out.parent):  # known now, and not when everything is measured
+            pass
     except OSError as error:
         raise UserError(f"--out {options.out}: {error.strerror}; choose another path") from error
     return options

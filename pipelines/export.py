@@ -7,6 +7,7 @@ without the blanks that are half of a tokenizer's file.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -22,9 +23,10 @@ def main(config: DictConfig) -> None:
     """Write the checkpoint of ``config.from`` to the new folder ``config.to``, its weights in ``config.dtype``."""
     import torch
 
+    from pipelines.files import replace_folder
     from pipelines.models import manifest
     from pipelines.models.loading import Model, load
-    from pipelines.training.final import write_final
+    from pipelines.training.weights import drafting, save_model
 
     for key in ("from", "to"):
         check_path(key, config[key])
@@ -41,11 +43,16 @@ def main(config: DictConfig) -> None:
         ) from error
     if target.exists():
         raise UserError(f"to={target} exists; give a new folder, or remove it first")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.draft")  # of a run that was killed, too
+    shutil.rmtree(draft, ignore_errors=True)
     loaded = load(Model(name=source.name, path=str(source)), source.parent.name, "finetune")
     texts = {name: compact(source / name) for name in KEPT if (source / name).is_file()}
     facts = {key: value for key, value in about.items() if key not in ("files", "format")}
-    write_final(target, loaded.model.to(getattr(torch, config.dtype)), loaded.tokenizer, texts, facts)
+    with drafting(target, draft):
+        draft.mkdir(parents=True)
+        save_model(loaded.model.to(getattr(torch, config.dtype)), loaded.tokenizer, draft, texts)
+        manifest.write(draft, **facts)
+        replace_folder(draft, target)
     size = sum(path.stat().st_size for path in target.iterdir())
     print(f"{target}: {size / 1e6:.1f} MB in {config.dtype}")
 

@@ -1,5 +1,6 @@
 """A finished checkpoint, made ready to ship."""
 
+import errno
 import subprocess
 
 import pytest
@@ -53,6 +54,24 @@ def test_weights_are_cast_and_the_training_state_stays_behind(finished, tmp_path
     assert (target / "trainer_state.json").read_text(encoding="utf-8") == '{"epoch":1,"task":"für"}\n'
     sizes = [(folder / "tokenizer.json").stat().st_size for folder in (target, finished)]
     assert sizes[0] < 0.7 * sizes[1]
+
+
+def test_after_a_full_disk_the_same_command_goes(finished, tmp_path, monkeypatch):
+    target = tmp_path / "new"
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(manifest, "write", full)
+        with pytest.raises(UserError, match=r"new cannot be written \(.*No space left.*make room on the disk and run"):
+            shipped(finished, target)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    (tmp_path / ".new.draft").mkdir()  # as a killed run leaves it
+    (tmp_path / ".new.draft/other.bin").touch()
+    assert manifest.is_complete(shipped(finished, target))
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "new"}
+    assert not (target / "other.bin").exists()
 
 
 def test_the_pair_that_ships_takes_less_than_16_mb():

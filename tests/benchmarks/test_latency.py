@@ -1,6 +1,7 @@
 """Every mode from the command line: what it writes is what results/README.md describes, and bad input is one line."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -176,12 +177,26 @@ def test_bad_input_is_one_line(arguments: list[str], says: str, capsys, tmp_path
     assert says in line
 
 
-def test_a_folder_that_cannot_be_made(capsys, tmp_path: Path) -> None:
+@pytest.mark.parametrize("out", ["file/x.json", "folder", "/proc/x.json"])
+def test_what_cannot_be_written_is_told_before_the_work(out: str, capsys, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(latency, "read_bandwidth", lambda *_: pytest.fail("the measurement has begun"))
     (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
     with pytest.raises(SystemExit) as left:
-        latency.main(["steps", *QUICK, "--out", str(tmp_path / "file" / "x.json")])
+        latency.main(["steps", *QUICK, "--out", str(tmp_path / out)])
     assert left.value.code == 2
-    assert "choose another path" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: --out {tmp_path / out}: ")
+    assert line.endswith("; choose another path")
+
+
+def test_two_at_once_do_not_write_one_file(tmp_path: Path, monkeypatch) -> None:
+    names = []
+    monkeypatch.setattr(os, "replace", lambda source, target: names.append(source.name))
+    for process in (7, 8):
+        monkeypatch.setattr(os, "getpid", lambda process=process: process)
+        latency.write({}, tmp_path / "x.json")
+    assert names == ["x.json.7.part", "x.json.8.part"]
 
 
 def test_bandwidth_is_that_of_reading() -> None:
