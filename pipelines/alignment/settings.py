@@ -14,6 +14,14 @@ from pipelines.cli import UserError, check_whole
 
 INITS = ("finetuned", "pretrained")
 METHODS = ("sequence", "distill")
+# What distill alone uses, and the values of conf/align.yaml, which stand for nobody having asked.
+OF_DISTILL = {
+    "divergence": "forward_kl",
+    "beta": 0.5,
+    "distill_temperature": 1.0,
+    "top_k": None,
+    "student_fraction": 0.0,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +50,13 @@ class AlignSettings:
         if not 0 <= self.student_fraction <= 1:
             raise UserError(f"align.student_fraction={self.student_fraction}: give a number from 0 to 1")
         self.chosen_divergence()
+        for name, unasked in OF_DISTILL.items():
+            value = getattr(self, name)
+            if not self.distills and value != unasked:
+                raise UserError(
+                    f"align.{name}={value} with align.method={self.method}: of no use there; leave it out, or choose "
+                    "align.method=distill"
+                )
         if self.init not in INITS:
             raise UserError(f"align.init={self.init}: choose one of {', '.join(INITS)}")
         check_whole("align.generation_max_length", self.generation_max_length, null="the task's target_length")

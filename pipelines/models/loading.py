@@ -103,6 +103,9 @@ def load(model: Model, task_name: str, role: str, texts: Iterable[str] | None = 
     """
     if role not in ROLES:
         raise ValueError(f"role {role!r} is not one of {ROLES}")
+    for key in ("aligned", "shortlist"):
+        if role == "large" and getattr(model, key) is True:
+            raise UserError(f"large.{key}=true: is for the small model of a pair; leave it out")
     if role != "finetune":
         checkpoint, note = choose_checkpoint(model, task_name, role)
         found = _pretrained(model, note) if checkpoint is None else _from_path(model, str(checkpoint), None, note)

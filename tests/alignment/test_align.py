@@ -289,9 +289,11 @@ def test_distillation_is_another_run_and_its_settings_are_in_its_manifest_card_a
     with pytest.raises(UserError, match=r"align\.top_k is None there and 5 now"):
         run(*DISTILL, "align.top_k=5", "out=distilled", "align.outputs=elsewhere")
     assert not (here / "elsewhere").exists()
-    # What the method does not use may change.
+    # What the method does not use is not taken for a part of it.
+    with pytest.raises(UserError, match=r"align\.top_k=5 with align\.method=sequence: of no use there; leave it out"):
+        run("align.top_k=5")
     capsys.readouterr()
-    run("align.method=sequence", "align.top_k=5", "align.student_fraction=1")
+    run()
     assert "nothing to do: this run was finished before" in capsys.readouterr().out
 
 
@@ -323,7 +325,7 @@ def test_distillation_gets_what_was_asked_for(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "label"),
     [
-        ({"method": "sequence", "student_fraction": 0.5}, "sequence"),
+        ({"method": "sequence"}, "sequence"),
         ({"divergence": "reverse_kl", "beta": 0.9}, "distill-reverse_kl"),
         ({"divergence": "jsd", "student_fraction": 0.25}, "distill-jsd0.5-student0.25"),
         ({"top_k": 8, "distill_temperature": 2.0}, "distill-forward_kl-temperature2-top8"),
@@ -366,6 +368,12 @@ def test_two_tokenizers_are_refused_before_anything_is_generated(here):
         ("align.top_k=0", "at least 1, or null for all tokens"),
         ("align.student_fraction=1.5", "give a number from 0 to 1"),
         ("align.student_fraction=nan", "give a number from 0 to 1"),
+        ("align.student_fraction=0.5", "^align.student_fraction=0.5 with align.method=sequence: "),
+        ("align.divergence=jsd", "^align.divergence=jsd with align.method=sequence: "),
+        ("align.beta=0.2", "^align.beta=0.2 with align.method=sequence: "),
+        ("align.distill_temperature=2", "^align.distill_temperature=2 with align.method=sequence: "),
+        ("large.aligned=true", "^large.aligned=true: is for the small model of a pair"),
+        ("large.shortlist=true", "^large.shortlist=true: is for the small model of a pair"),
         ("train.exits={1:1} align.method=distill", "train.exits with align.method=distill"),
         ("train.label_smoothing=0.1 align.method=distill", "label_smoothing=0.1 with align.method=distill"),
         ("align.init=best", "choose one of finetuned, pretrained"),

@@ -32,8 +32,10 @@ def test_only_the_small_model_of_a_pair_gets_it_and_only_when_asked(tmp_path, mo
     loaded = loading.load(asked, "task", "small")
     assert loaded.shortlist == (1, 5, 9)
     assert loaded.note.endswith(f"; drafts from 3 tokens of {len(tiny.TOKENIZER)} (shortlist.json)")
-    others = [loading.load(asked, "task", role) for role in ("large", "finetune")]
+    others = [loading.load(asked, "task", "finetune")]
     others.append(loading.load(loading.Model(name="tiny", path=str(folder)), "task", "small"))
+    with pytest.raises(UserError, match=r"^large\.shortlist=true: is for the small model of a pair; leave it out"):
+        loading.load(asked, "task", "large")
     assert all(one.shortlist is None and "drafts" not in one.note for one in others)
 
 
