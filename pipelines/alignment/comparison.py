@@ -1,6 +1,6 @@
 """What alignment changed: one small model before and after, against the same large model on the same rows.
 
-Knows models, decoded rows and statistics; knows nothing about training, files or tables. Every difference comes with a
+Knows pairs, decoded rows and statistics; knows nothing about training, results or tables. Every difference comes with a
 paired bootstrap interval over the rows.
 """
 
@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import bild
 from bild.policies.base import Policy
 from pipelines.alignment.overlap import overlap
-from pipelines.decoding.decode import BatchDecoder, Decoding, decode_rows
+from pipelines.decoding.decode import Decoding, decode_rows
+from pipelines.decoding.pair import Pair, pair_key
+from pipelines.decoding.positions import FORMAT, SCORING
 from pipelines.decoding.rows import DecodedRow
 from pipelines.decoding.scoring import HEADLINE, Interval, aggregate, paired_bootstrap, row_statistics
+from pipelines.decoding.store import ChunkStore
+from pipelines.models.fingerprint import key
 
 # Writes what the large model alone would write, from full drafts: what is left is how alike the two models are.
 LOSSLESS = bild.BigLittle(fallback=0.0, rollback=0.0, verify_eos=True, draft_length=5)
@@ -67,48 +71,49 @@ class Figure:
 
 
 class Comparison:
-    """The large model and the rows; ``measure`` for each small model."""
+    """The rows; ``measure`` for the large model and each small one.
 
-    def __init__(
-        self,
-        large: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        decoding: Decoding,
-        policy: Policy,
-        examples: Examples,
-        batch_size: int,
-    ) -> None:
-        self._large = large
-        self._tokenizer = tokenizer
+    Args:
+        cache: folder of what was written and scored, by fingerprint, so that a comparison that was killed goes on.
+    """
+
+    def __init__(self, decoding: Decoding, policy: Policy, examples: Examples, batch_size: int, cache: Path) -> None:
         self._decoding = decoding
         self._policy = policy
         self._examples = examples
         self._batch_size = batch_size
+        self._cache = cache
 
     @property
     def large_quality(self) -> float:
         """Headline score of the large model alone on the same rows."""
         return _score(self._examples.metric, self._statistics(self._examples.large_texts))
 
-    def measure(self, small: PreTrainedModel, label: str) -> RowStatistics:
+    def measure(self, pair: Pair, label: str) -> RowStatistics:
         """Decode with the policy and alone, and compare the two models on the large one's outputs."""
-        examples = self._examples
-        with_policy = self._decode(small, self._policy, f"{label}: with the policy")
-        alone = self._decode(small, bild.SmallOnly(), f"{label}: small alone")
-        lossless = self._decode(small, LOSSLESS, f"{label}: lossless")
-        decoder = BatchDecoder(self._large, small, self._tokenizer, self._decoding)
+        with_policy = self._decode(pair, self._policy, f"{label}: with the policy")
+        alone = self._decode(pair, bild.SmallOnly(), f"{label}: small alone")
+        lossless = self._decode(pair, LOSSLESS, f"{label}: lossless")
         stats = [row.stats for row in with_policy]
         return RowStatistics(
             counts=np.array([[s.accepted, s.drafted, s.tokens, s.large_steps] for s in stats], dtype=np.float64),
             lossless=np.array([[row.stats.tokens, row.stats.large_steps] for row in lossless], dtype=np.float64),
-            likeness=overlap(decoder, examples.inputs, examples.large_tokens, self._batch_size, f"{label}: likeness"),
+            likeness=self._likeness(pair, f"{label}: likeness"),
             quality=self._statistics([row.text for row in alone]),
             policy_quality=self._statistics([row.text for row in with_policy]),
         )
 
-    def _decode(self, small: PreTrainedModel, policy: Policy, label: str) -> list[DecodedRow]:
-        decoder = BatchDecoder(self._large, small, self._tokenizer, self._decoding)
-        return decode_rows(decoder, policy, self._examples.inputs, self._batch_size, None, label)
+    def _decode(self, pair: Pair, policy: Policy, label: str) -> list[DecodedRow]:
+        store = ChunkStore(self._cache / "decoded" / self._key(pair, policy))
+        return decode_rows(pair.decoder(self._decoding), policy, self._examples.inputs, self._batch_size, store, label)
+
+    def _likeness(self, pair: Pair, label: str) -> np.ndarray:
+        inputs, outputs = self._examples.inputs, self._examples.large_tokens
+        store = ChunkStore(self._cache / "positions" / key(self._key(pair, LOSSLESS), outputs, SCORING), FORMAT)
+        return overlap(pair.decoder(self._decoding), inputs, outputs, self._batch_size, label, store)
+
+    def _key(self, pair: Pair, policy: Policy) -> str:
+        return pair_key(pair, policy, self._examples.inputs, self._decoding, self._batch_size)
 
     def _statistics(self, texts: Sequence[str]) -> np.ndarray:
         return row_statistics(self._examples.metric, texts, self._examples.references)

@@ -11,10 +11,16 @@ import numpy as np
 
 from pipelines.decoding.decode import BatchDecoder, in_chunks
 from pipelines.decoding.positions import Positions, score
+from pipelines.decoding.store import ChunkStore
 
 
 def overlap(
-    decoder: BatchDecoder, inputs: Sequence[list[int]], outputs: Sequence[list[int]], batch_size: int, label: str | None
+    decoder: BatchDecoder,
+    inputs: Sequence[list[int]],
+    outputs: Sequence[list[int]],
+    batch_size: int,
+    label: str | None,
+    store: ChunkStore[Positions] | None,
 ) -> np.ndarray:
     """Teacher-forced likeness on the large model's own outputs.
 
@@ -22,7 +28,7 @@ def overlap(
         inputs: N rows of encoder token ids.
         outputs: N rows of written token ids, EOS included, without the decoder start token.
         batch_size: rows at a time.
-        label: of the progress bar; None = no bar.
+        label, store: as in ``in_chunks``; the store must belong to exactly these arguments.
 
     Returns:
         (N, 3) float64: the sum over the row's positions of sum_v min(p(v), q(v)), the number of positions at which
@@ -33,5 +39,5 @@ def overlap(
     def answer(rows: Sequence[int]) -> list[Positions]:
         return score(decoder, [inputs[row] for row in rows], [outputs[row] for row in rows])
 
-    found = in_chunks(range(len(inputs)), inputs, answer, batch_size, None, label)
+    found = in_chunks(range(len(inputs)), inputs, answer, batch_size, store, label)
     return np.array([[sum(row.plain_overlap), sum(row.agrees), len(row.agrees)] for row in found])

@@ -20,7 +20,7 @@ from pipelines.alignment.parts import AlignmentParts
 from pipelines.alignment.report import show
 from pipelines.alignment.run import Outputs, compare, examples
 from pipelines.cli import counted
-from pipelines.decoding.pair import describe
+from pipelines.decoding.pair import Pair, describe
 from pipelines.decoding.scoring import HEADLINE
 from pipelines.evaluation import provenance
 from pipelines.evaluation.results import policy_fields, policy_label
@@ -58,8 +58,13 @@ def conclude(
     loaded = {"large": large, "before": parts.models.before(), "after": parts.models.after(summary.out)}
     pairs, answers = (concatenate_datasets([*some]) for some in (parts.held_out.values(), held_out))
     rows = examples(large.tokenizer, parts.task, pairs, answers, parts.settings.report_limit)
-    small = [loaded[name].model for name in ("before", "after")]
-    figures, large_score = compare(parts.teacher, *small, parts.policy, rows, parts.task, config.seed)
+    described = {role: describe(one.model, one.path, one.note) for role, one in loaded.items()}
+    before, after = (
+        Pair(large.model, loaded[name].model, large.tokenizer, {"large": described["large"], "small": described[name]})
+        for name in ("before", "after")
+    )
+    cache = Path(config.results) / "cache"
+    figures, large_score = compare(parts.teacher, before, after, parts.policy, rows, parts.task, config.seed, cache)
     split = f"{counted(len(rows.references), 'validation example')} of {parts.task.name}"
     alone = f"large alone: {HEADLINE[parts.task.metric]} {large_score:.2f}"
     show(figures, f"{split}, {policy_label(parts.policy)}; {alone}")
@@ -68,7 +73,7 @@ def conclude(
         "kind": KIND,
         "name": file.stem,
         "task": describe_task(parts.task, parts.pairs, config.split, config.limit),
-        "models": {role: asdict(describe(one.model, one.path, one.note)) for role, one in loaded.items()},
+        "models": {role: asdict(one) for role, one in described.items()},
         "policy": policy_fields(parts.policy),
         "outputs": {"folder": parts.settings.outputs, "summary": outputs.summary, "identity": outputs.identity},
         "method": parts.settings.method_fields(),

@@ -23,6 +23,7 @@ from pipelines.alignment.shards import Plan, ShardFolder
 from pipelines.data.encode import encode
 from pipelines.data.task import Task, fingerprint
 from pipelines.decoding.decode import BatchDecoder, Decoding, source_ids
+from pipelines.decoding.pair import Pair
 from pipelines.models.fingerprint import model_hash, tokenizer_hash
 from pipelines.models.loading import LoadedModel
 from pipelines.training.run import held
@@ -106,18 +107,18 @@ def training_rows(rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task)
 
 def compare(
     teacher: Teacher,
-    before: PreTrainedModel,
-    after: PreTrainedModel,
+    before: Pair,
+    after: Pair,
     policy: Policy,
     examples: Examples,
     task: Task,
     seed: int,
+    cache: Path,
 ) -> tuple[dict[str, Figure], float]:
-    """Figures of two small models on some held-out rows, and the large model's own score on them."""
+    """Figures of the large model with two small ones on some held-out rows, and its own score on them."""
     decoding = Decoding(max_new_tokens=task.target_length, engine=teacher.engine)
-    large = teacher.large
-    comparison = Comparison(large.model, large.tokenizer, decoding, policy, examples, teacher.batch_size)
-    measured = [comparison.measure(small, label) for small, label in ((before, "before"), (after, "after"))]
+    comparison = Comparison(decoding, policy, examples, teacher.batch_size, cache)
+    measured = [comparison.measure(pair, label) for pair, label in ((before, "before"), (after, "after"))]
     return figures(*measured, task.metric, seed), comparison.large_quality
 
 

@@ -25,7 +25,7 @@ from pipelines.decoding import scoring
 from pipelines.decoding.decode import Decoding, in_chunks
 from pipelines.decoding.grid import possible
 from pipelines.decoding.pair import Pair
-from pipelines.decoding.positions import FORMAT, Positions, score
+from pipelines.decoding.positions import FORMAT, SCORING, Positions, score
 from pipelines.decoding.rows import DecodedRow
 from pipelines.decoding.store import ChunkStore
 from pipelines.evaluation import latency, measures, results
@@ -34,8 +34,6 @@ from pipelines.evaluation.run import LABELS, baselines, quality_entry
 from pipelines.evaluation.timings import Timing, TimingLog
 from pipelines.files import write_json
 from pipelines.models.fingerprint import key
-
-SCORING = 1  # raised whenever ``positions`` computes something else
 
 
 @dataclass(frozen=True)

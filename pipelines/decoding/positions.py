@@ -21,6 +21,7 @@ from pipelines.decoding.decode import BatchDecoder
 from pipelines.decoding.runners import open_runners
 from pipelines.decoding.store import Format
 
+SCORING = 1  # raised whenever ``score`` computes something else
 BUDGET = 2**24  # logits scored at once (64 MB in float32, of which there are a few at a time)
 
 

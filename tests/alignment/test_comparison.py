@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 import bild
-from pipelines.alignment import report
+from pipelines.alignment import overlap, report
 from pipelines.alignment.comparison import Comparison, Examples, Figure, RowStatistics, as_json, figures
 from pipelines.data.vocabulary import train_tokenizer
 from pipelines.decoding.decode import BatchDecoder, Decoding
+from pipelines.decoding.pair import Pair, describe
 from pipelines.decoding.scoring import Interval
 from tests.bild.models import tiny_t5
 
@@ -71,39 +72,45 @@ def test_the_verdict_follows_the_interval(low, high, words):
     assert report.verdict(figure, "alpha").startswith(f"alpha {words}")
 
 
+TOKENIZER = train_tokenizer(SOURCES, 300)
+DECODING = Decoding(max_new_tokens=12)
+POLICY = bild.BigLittle(fallback=0.0, rollback=1.0)
+
+
+def paired(large, small):
+    return Pair(large, small, TOKENIZER, {"large": describe(large, "large", ""), "small": describe(small, "small", "")})
+
+
 @pytest.fixture(scope="module")
-def comparison():
-    tokenizer = train_tokenizer(SOURCES, 300)
-    large = tiny_t5(0, vocab=len(tokenizer))
-    encoded = tokenizer(SOURCES)["input_ids"]
-    decoding = Decoding(max_new_tokens=12)
-    written = BatchDecoder(large, None, tokenizer, decoding).decode(bild.LargeOnly(), encoded, range(len(SOURCES)))
+def comparison(tmp_path_factory):
+    """The large model, and a new comparison, which has measured nothing yet."""
+    large = tiny_t5(0, vocab=len(TOKENIZER))
+    encoded = TOKENIZER(SOURCES)["input_ids"]
+    written = BatchDecoder(large, None, TOKENIZER, DECODING).decode(bild.LargeOnly(), encoded, range(len(SOURCES)))
     texts, tokens = [row.text for row in written], [row.tokens for row in written]
     examples = Examples(encoded, ["ein Hund"] * len(SOURCES), texts, tokens, "bleu")
-    policy = bild.BigLittle(fallback=0.0, rollback=1.0)
-    return large, Comparison(large, tokenizer, decoding, policy, examples, batch_size=3)
+    return large, lambda: Comparison(DECODING, POLICY, examples, 3, tmp_path_factory.mktemp("cache"))
 
 
 def test_what_is_scored_as_the_small_models_own_is_its_own(comparison, monkeypatch):
-    large, compare = comparison
+    large, new = comparison
     small = tiny_t5(5, vocab=large.config.vocab_size)
-    tokenizer = train_tokenizer(SOURCES, 300)
-    decoder = BatchDecoder(large, small, tokenizer, Decoding(max_new_tokens=12))
-    policy = bild.BigLittle(fallback=0.0, rollback=1.0)
+    decoder = BatchDecoder(large, small, TOKENIZER, DECODING)
     alone, with_policy = (
-        [row.text for row in decoder.decode(one, tokenizer(SOURCES)["input_ids"], range(len(SOURCES)))]
-        for one in (bild.SmallOnly(), policy)
+        [row.text for row in decoder.decode(one, TOKENIZER(SOURCES)["input_ids"], range(len(SOURCES)))]
+        for one in (bild.SmallOnly(), POLICY)
     )
     monkeypatch.setattr(Comparison, "_statistics", lambda self, texts: texts)
-    found = compare.measure(small, "small")
+    found = new().measure(paired(large, small), "small")
     assert (found.quality, found.policy_quality) == (alone, with_policy)
     assert alone != with_policy
 
 
 def test_a_copy_of_the_large_model_is_the_perfect_draft(comparison):
-    large, compare = comparison
-    before = compare.measure(tiny_t5(5, vocab=large.config.vocab_size), "before")
-    after = compare.measure(large, "after")
+    large, new = comparison
+    compare = new()
+    before = compare.measure(paired(large, tiny_t5(5, vocab=large.config.vocab_size)), "before")
+    after = compare.measure(paired(large, large), "after")
     found = figures(before, after, "bleu", seed=0)
     assert found["acceptance"].after == 1
     assert found["overlap"].after == pytest.approx(1, abs=1e-5)
@@ -117,12 +124,25 @@ def test_a_copy_of_the_large_model_is_the_perfect_draft(comparison):
 
 
 def test_measuring_twice_gives_the_same_figures(comparison):
-    large, compare = comparison
-    small = tiny_t5(1, vocab=large.config.vocab_size, like=large)
-    one, other = compare.measure(small, "one"), compare.measure(small, "other")
+    large, new = comparison
+    pair = paired(large, tiny_t5(1, vocab=large.config.vocab_size, like=large))
+    one, other = new().measure(pair, "one"), new().measure(pair, "other")
     np.testing.assert_array_equal(one.counts, other.counts)
     found = figures(one, other, "bleu", seed=0)
     assert all(figure.difference.value == 0 for figure in found.values())
+
+
+def test_what_was_written_and_scored_is_kept(comparison, monkeypatch):
+    large, new = comparison
+    compare = new()
+    pair, other = (paired(large, tiny_t5(seed, vocab=large.config.vocab_size, like=large)) for seed in (1, 5))
+    first = compare.measure(pair, "first")
+    assert not np.array_equal(compare.measure(other, "other").likeness, first.likeness)
+    monkeypatch.setattr(BatchDecoder, "decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(overlap, "score", lambda *_: pytest.fail("scored again"))
+    again = compare.measure(pair, "again")
+    for name in ("counts", "lossless", "likeness", "quality", "policy_quality"):
+        np.testing.assert_allclose(getattr(again, name), getattr(first, name), rtol=1e-6)
 
 
 def test_what_to_do_about_unclear_answers_is_said_once_and_only_then(capsys):

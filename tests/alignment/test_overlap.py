@@ -55,7 +55,7 @@ def expected(large, small, outputs, suppressed=()) -> np.ndarray:
 def test_a_model_is_fully_like_itself(pair):
     large, _ = pair
     outputs = greedy_outputs(large)
-    result = overlap(decoder(large, large), INPUTS, outputs, 2, None)
+    result = overlap(decoder(large, large), INPUTS, outputs, 2, None, None)
     lengths = [len(row) for row in outputs]
     np.testing.assert_allclose(result, np.array([lengths, lengths, lengths]).T, atol=1e-5)
 
@@ -66,7 +66,8 @@ def test_equals_a_prefix_by_prefix_computation(pair, batch_size):
     outputs = greedy_outputs(large)
     assert len({len(row) for row in outputs}) > 1, "rows of one length would not show a wrong mask"
     wanted = expected(large, small, outputs)
-    np.testing.assert_allclose(overlap(decoder(large, small), INPUTS, outputs, batch_size, None), wanted, atol=1e-5)
+    found = overlap(decoder(large, small), INPUTS, outputs, batch_size, None, None)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
     assert 0 < wanted[:, 1].sum() < wanted[:, 2].sum(), "the pair should agree on some positions only"
 
 
@@ -74,7 +75,7 @@ def test_equals_a_prefix_by_prefix_computation(pair, batch_size):
 def test_heads_of_different_width_are_compared_as_the_round_loop_does(pair, vocab):
     large, small = pair[0], tiny_t5(35, vocab=vocab)
     outputs = [[token for token in row if token < vocab] for row in greedy_outputs(large)]
-    result = overlap(decoder(large, small), INPUTS, outputs, 4, None)
+    result = overlap(decoder(large, small), INPUTS, outputs, 4, None, None)
     np.testing.assert_allclose(result[:, 0], expected(large, small, outputs)[:, 0], atol=1e-5)
 
 
@@ -84,6 +85,6 @@ def test_what_the_large_model_may_not_write_has_no_probability(pair, monkeypatch
     favourite = greedy_outputs(large)[0][0]
     monkeypatch.setattr(large.generation_config, "suppress_tokens", [favourite])
     outputs = greedy_outputs(large)
-    result = overlap(decoder(large, small), INPUTS, outputs, 4, None)
+    result = overlap(decoder(large, small), INPUTS, outputs, 4, None, None)
     np.testing.assert_allclose(result, expected(large, small, outputs, [favourite]), atol=1e-5)
     assert not np.allclose(result, expected(large, small, outputs))
