@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
-from bild import checks, processors
+from bild import checks, config_fields, processors
 from bild.decode import Decoder
 from bild.engine import make_dynamic_depth, make_runner
 from bild.engine.runner import Runner
@@ -149,9 +149,9 @@ def resolve(
     models, source = models_in_use(large, small, policy), source_in_use(small, policy)
     lead = next(iter(models.values())) if large is None else large
     if generation_config is not None:
-        checks.check_generation_config(generation_config, given_by_user=True)
+        config_fields.check_generation_config(generation_config, given_by_user=True)
     config = _complete(generation_config, lead.generation_config)
-    checks.check_generation_config(config, given_by_user=False)
+    config_fields.check_generation_config(config, given_by_user=False)
     checks.check_inputs(inputs, models, config.pad_token_id)
     prompt = prompt_of(models, config, inputs, decoder_input_ids)
     new_tokens = _new_tokens(max_new_tokens, generation_config, prompt.shape[1])

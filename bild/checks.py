@@ -3,46 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from bild.policies.base import Policy
 from bild.sampling import Sampler
 from bild.sources.base import DraftSource
-
-_ONE_SEQUENCE = {
-    "num_beams": "two-model decoding writes one sequence; leave it at 1",
-    "num_return_sequences": "two-model decoding writes one sequence; leave it at 1",
-}
-_EXTRAS = dict.fromkeys(
-    ("output_scores", "output_logits", "output_attentions", "output_hidden_states"),
-    "they are not kept; bild.generate returns a trace of who wrote each token, and how sure",
-)
-_NOT_READ = {
-    "guidance_scale": "it needs a cache of its own; leave it at 1",
-    "watermarking_config": "pass its processor as logits_processor",
-    "stop_strings": "pass a StopStringCriteria as stopping_criteria",
-    "remove_invalid_values": "NaN logits are an error here; load the model in bfloat16 or float32",
-    "max_time": "pass a MaxTimeCriteria as stopping_criteria",
-    "return_timestamps": "call large.generate(..., custom_generate=bild.custom_generate), which builds their rules",
-    **_EXTRAS,
-}
-"""Fields that transformers' generate() reads and this decoder does not, and what to do instead."""
-_NEUTRAL = {
-    "num_beams": 1,
-    "num_return_sequences": 1,
-    "guidance_scale": 1,
-    "remove_invalid_values": False,
-    "return_timestamps": False,
-    **dict.fromkeys(_EXTRAS, False),
-}
-
 
 _UNFIT = {
     "FSMTForConditionalGeneration": "reads drafts without a causal mask",
@@ -286,29 +257,6 @@ def _outside_layers(part: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def _parameters(forward: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """What a forward takes; to be asked of the class, since an instance may carry a wrapper that takes anything."""
     return inspect.signature(forward).parameters
-
-
-def check_generation_config(config: GenerationConfig, *, given_by_user: bool) -> None:
-    """Fields that would change the text and are not read: an error from the user, a warning from a model's own file."""
-    for field, remedy in (_ONE_SEQUENCE | _NOT_READ).items():
-        if not _is_set(config, field):
-            continue
-        message = f"{field}={getattr(config, field)} in generation_config"
-        if given_by_user:
-            raise ValueError(f"{message} is not supported: {remedy}")
-        warnings.warn(f"{message} of the model is ignored: {remedy}", stacklevel=5)
-
-
-def check_one_sequence(config: GenerationConfig) -> None:
-    """No beams, one sequence per input, and nothing but sequences is wanted."""
-    for field, remedy in (_ONE_SEQUENCE | _EXTRAS).items():
-        if _is_set(config, field):
-            raise ValueError(f"{field}={getattr(config, field)} is not supported: {remedy}")
-
-
-def _is_set(config: GenerationConfig, field: str) -> bool:
-    value = getattr(config, field, None)
-    return value is not None and value != _NEUTRAL.get(field)
 
 
 def check_mode(policy: Policy, sampler: Sampler) -> None:

@@ -11,7 +11,7 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel,
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria
 from transformers.generation.utils import GenerateDecoderOnlyOutput, GenerateEncoderDecoderOutput
 
-from bild import checks, processors
+from bild import checks, config_fields, processors
 from bild.api import Call, decode, models_in_use, source_in_use
 from bild.policies.base import Policy
 from bild.sampling import Sampler
@@ -43,7 +43,7 @@ def custom_generate(
     if policy is None:
         raise ValueError("custom_generate needs policy=..., such as policy=bild.BigLittle()")
     checks.check_models(model, small, policy)
-    checks.check_one_sequence(generation_config)
+    config_fields.check_one_sequence(generation_config)
     sampler = Sampler(
         do_sample=bool(generation_config.do_sample),
         temperature=1.0 if generation_config.temperature is None else generation_config.temperature,

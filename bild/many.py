@@ -60,17 +60,7 @@ def generate_many(
     settings need whole batches), of a later one when its turn comes, once what is under way has been finished and
     yielded.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} must be a whole number >= 1")
-    if not (generator is None or isinstance(generator, torch.Generator) or callable(generator)):
-        raise ValueError(
-            "generator must be one generator, which seeds every input, or a function from an input's number to its "
-            f"own: got a {type(generator).__name__}"
-        )
-    if isinstance(inputs, (str, Mapping)):
-        raise ValueError(
-            f'inputs is a {type(inputs).__name__}; pass one source after the other: tokenizer(texts)["input_ids"]'
-        )
+    _check_arguments(inputs, batch_size, generator)
     checks.check_models(large, small, policy)
     pending = enumerate(inputs)
     first = list(islice(pending, batch_size))
@@ -110,6 +100,21 @@ def generate_many(
             failure = error
     if failure is not None:
         raise failure
+
+
+def _check_arguments(inputs: object, batch_size: object, generator: object) -> None:
+    """Raise ValueError on what can be told without a model."""
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be a whole number >= 1")
+    if not (generator is None or isinstance(generator, torch.Generator) or callable(generator)):
+        raise ValueError(
+            "generator must be one generator, which seeds every input, or a function from an input's number to its "
+            f"own: got a {type(generator).__name__}"
+        )
+    if isinstance(inputs, (str, Mapping)):
+        raise ValueError(
+            f'inputs is a {type(inputs).__name__}; pass one source after the other: tokenizer(texts)["input_ids"]'
+        )
 
 
 def _readable(

@@ -99,7 +99,8 @@ def test_every_input_may_have_a_generator_of_its_own_made_when_its_turn_comes(ba
 
 
 @pytest.mark.parametrize(
-    ("engine", "policy", "parts"), [("hf", POLICIES[0], True), ("hf", POLICIES[2], False), ("static", POLICIES[0], False)]
+    ("engine", "policy", "parts"),
+    [("hf", POLICIES[0], True), ("hf", POLICIES[2], False), ("static", POLICIES[0], False)],
 )
 def test_rows_that_part_are_told_where_one_cache_cannot_hold_them(engine, policy, parts):
     many = bild.generate_many(*pair(3), rows(3), policy=policy, batch_size=2, max_new_tokens=12, engine=engine)
