@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.cli import counted, one_line
+from pipelines.cli import UserError, counted, one_line
 from pipelines.files import write_text
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ BLOCK = re.compile(r"(<!-- results: (?P<paths>.+?) -->\n).*?(<!-- end of results
 def main() -> None:
     """Rewrite README.md in the working directory."""
     with one_line("readme"):
+        if sys.argv[1:]:
+            given = shlex.join(sys.argv[1:])
+            raise UserError(f"{given}: readme takes no arguments; which files it shows stands in README.md")
         write_text(with_tables(README.read_text(encoding="utf-8")), README)
 
 
@@ -57,10 +62,17 @@ def with_tables(text: str) -> str:
 
 
 def markdown(paths: Sequence[Path]) -> str:
-    """The result table of some runs of one task and pair, and below it where and how it was measured."""
+    """The result table of some runs of one task and pair, and below it where and how it was measured.
+
+    Raises:
+        UserError: results that may not stand in one table.
+    """
     from pipelines.evaluation import results, table
 
     found = results.find(paths)
+    told = table.distinctions(table.groups(found))
+    if len(told) > 1:
+        raise UserError(f"{README}: one table of results that differ ({'; '.join(told)}); give each kind its own")
     entries = [line.entry for line in table.lines(found)]
     details = [column for column in table.detail_columns(entries) if column.title in DETAILS]
     columns = table.of_runs([*table.main_columns(found[0].content["task"]["metric"]), *details], found)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hydra.errors import InstantiationException
 
-from pipelines import cli
+from pipelines import cli, readme
 from pipelines.cli import UserError, check_whole, counted
 from tests.conf import ROOT, composed
 
@@ -92,6 +92,16 @@ def test_choices_in_a_folder_of_one_s_own_are_known(words: str, told: str, optio
     line = answer(words.format(f"{option}{tmp_path}"))
     assert line.startswith(told)
     assert ("mine" in line) == ("task=null" in words)
+
+
+def test_readme_refuses_arguments(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["readme", "some argument", "x"])
+    with pytest.raises(SystemExit) as exit:
+        readme.main()
+    assert exit.value.code == 2
+    told = "readme takes no arguments; which files it shows stands in README.md"
+    assert capsys.readouterr().err == f"error: 'some argument' x: {told}\n"
 
 
 def test_a_path_that_is_null_is_left_to_whoever_loads_it() -> None:

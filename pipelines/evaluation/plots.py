@@ -54,7 +54,8 @@ def quality_latency(results: Sequence[Result]) -> str:
     policies = [line for line in shown if line.is_policy]
     varying = varying_fields([line.result for line in policies])
     for index, (name, members) in enumerate(_series(policies, varying).items()):
-        points = sorted((_time(line.entry), line.entry["quality"]["score"], line) for line in members)
+        points = [(_time(line.entry), line.entry["quality"]["score"], line) for line in members]
+        points.sort(key=lambda point: point[:2])
         style = {"color": SERIES[index % len(SERIES)], "marker": MARKERS[index % len(MARKERS)]}
         axes.errorbar(
             [time for time, _, _ in points],

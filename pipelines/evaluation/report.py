@@ -47,7 +47,8 @@ def write_report(results: Sequence[Result], path: Path) -> Path:
         UserError: the examples of a result that shows them cannot be read.
     """
     template = page_template(Path(__file__).parent, "report.html.j2")
-    sections = [_section(group) for group in table.groups(results)]
+    groups = table.groups(results)
+    sections = [_section(group, told) for group, told in zip(groups, table.distinctions(groups), strict=True)]
     html = template.render(sections=sections, colours=plots.COLOURS)
     write_text(html, path)
     return path
@@ -104,8 +105,8 @@ def _shared_folder(results: Sequence[Result]) -> Path:
     return Path(os.path.commonpath([result.path.absolute().parent for result in results]))
 
 
-def _section(group: Sequence[Result]) -> dict[str, Any]:
-    """What the template shows of one group of comparable results."""
+def _section(group: Sequence[Result], differs: str) -> dict[str, Any]:
+    """What the template shows of one group of comparable results, which ``differs`` from the others in this."""
     shown = shown_result(group)
     rows = read_rows(shown)
     task = shown.content["task"]
@@ -115,6 +116,7 @@ def _section(group: Sequence[Result]) -> dict[str, Any]:
     marked = [index for index, line in enumerate(shown_lines) if line.is_policy and line.result.path == shown.path]
     return {
         "task": task,
+        "differs": differs,
         "content": shown.content,
         "headline": _headline(shown),
         "summary": shown.method("policy").get("summary", ""),  # older results do not tell

@@ -28,6 +28,17 @@ from pipelines.files import finite, write_json
 
 SCHEMA = 1
 KIND = "evaluation"
+SHOWN_BY = {
+    KIND: "python -m pipelines.report",
+    "analysis": "python -m pipelines.analyze in an .html beside it",
+    "comparison": "python -m pipelines.compare in an .html beside it",
+    "training": "python -m pipelines.finetune at its end",
+    "alignment": "python -m pipelines.align at its end",
+    "calibration": "python -m pipelines.calibrate at its end",
+    "coverage": "python -m pipelines.calibrate at its end",
+    "benchmark": "python -m benchmarks.table",
+}
+"""what shows each kind of file, for those who give it to another command"""
 NAME_BYTES = 200  # of a result's name, suffixes and what a temporary file adds not counted
 SECTIONS = ("name", "label", "task", "models", "policy", "decoding", "run", "methods", "cost_ratio", "provenance")
 
@@ -157,11 +168,19 @@ def read_content(path: Path, kind: str, sections: Sequence[str], command: str) -
     except ValueError as error:
         raise UserError(f"{path}: is not JSON ({error}); give a result that {command} wrote") from error
     if not isinstance(content, dict) or (content.get("schema"), content.get("kind")) != (SCHEMA, kind):
-        raise OtherKindError(f"{path}: is not an {kind} of schema {SCHEMA}; {command} again to get one")
+        raise OtherKindError(f"{path}: is not an {kind} of schema {SCHEMA}{_instead(content, kind, command)}")
     missing = [section for section in sections if section not in content]
     if missing:
         raise UserError(f"{path}: has no {', '.join(missing)}; {command} again, or remove the file")
     return content
+
+
+def _instead(content: object, kind: str, command: str) -> str:
+    """Of a file that is not of this kind, what it is and what shows it, or how to get one that is."""
+    other = str(content.get("kind")) if isinstance(content, dict) else kind
+    if other == kind or other not in SHOWN_BY:
+        return f"; {command} again to get one"
+    return f" but of kind {other}, shown by {SHOWN_BY[other]}"
 
 
 def shown_path(path: Path) -> str:

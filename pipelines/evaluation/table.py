@@ -12,8 +12,10 @@ from typing import Any
 
 from pipelines.cli import counted
 from pipelines.decoding.scoring import HEADLINE
+from pipelines.evaluation.command import HASH_DIGITS
 from pipelines.evaluation.measures import acceptance
 from pipelines.evaluation.results import Result
+from pipelines.models.fingerprint import key
 
 NOTHING = "–"
 METRIC_TITLES = {
@@ -140,34 +142,52 @@ def typical_run(results: Sequence[Result]) -> Result:
     return times[median_low(times)]
 
 
+def conditions(content: dict[str, Any]) -> dict[str, str]:
+    """What the results of one table have in common, by name: rows, models, device, and how texts are written, but for
+    the seed. Hashes are as short as in names of results."""
+    task = content["task"]
+    prompt = task.get("prompt")  # older results know none, and no one_line
+    common = {
+        "task": task["name"],
+        "split": task["split"],
+        "data": task["data"][:HASH_DIGITS],
+        **{role: f"{model['name']} {model['weights'][:HASH_DIGITS]}" for role, model in content["models"].items()},
+        "device": content["run"]["device"],
+        "task.prefix": repr(task["prefix"]),
+        "task.prompt": None if prompt is None else key(prompt)[:HASH_DIGITS],
+        "task.source_length": task["source_length"],
+        "one_line": False,
+        **content["decoding"],
+    }
+    return {name: "null" if value is None else str(value) for name, value in common.items() if name != "seed"}
+
+
 def groups(results: Sequence[Result]) -> list[list[Result]]:
-    """Results that may stand in one table: same task, rows and models."""
-    found: dict[tuple[Any, ...], list[Result]] = {}
+    """Results that may stand in one table: those of the same ``conditions``."""
+    found: dict[frozenset[tuple[str, str]], list[Result]] = {}
     for result in results:
-        task, models = result.content["task"], result.content["models"]
-        prompt = repr(task.get("prompt"))  # older results do not tell: there was none
-        same = (
-            task["name"],
-            prompt,
-            task["split"],
-            task["data"],
-            models["large"]["weights"],
-            models["small"]["weights"],
-        )
-        found.setdefault(same, []).append(result)
+        found.setdefault(frozenset(conditions(result.content).items()), []).append(result)
     return list(found.values())
+
+
+def distinctions(groups: Sequence[Sequence[Result]]) -> list[str]:
+    """For each group, what not all of them have in common; task and split are in a table's title anyway."""
+    found = [conditions(group[0].content) for group in groups]
+    differing = [name for name in found[0] if len({one[name] for one in found}) > 1 and name not in ("task", "split")]
+    return [", ".join(f"{name}={one[name]}" for name in differing) for one in found]
 
 
 def print_tables(results: Sequence[Result]) -> None:
     """Print the result table and the details below it, for each group of comparable results."""
-    for group in groups(results):
-        task = group[0].content["task"]
-        titles = (f"{task['name']}, {task['split']}, {counted(task['examples'], 'example')}", "how it came about")
+    found = groups(results)
+    for group, differs in zip(found, distinctions(found), strict=True):
+        task, apart = group[0].content["task"], f"; {differs}" if differs else ""
+        title = f"{task['name']}, {task['split']}, {counted(task['examples'], 'example')}{apart}"
         shown = lines(group)
         bold = [index for index, line in enumerate(shown) if line.is_policy]
         entries = [line.entry for line in shown]
-        for title, columns in zip(titles, (main_columns(task["metric"]), detail_columns(entries)), strict=True):
-            print_table(title, of_runs(columns, group), entries, bold)
+        print_table(title, of_runs(main_columns(task["metric"]), group), entries, bold)
+        print_table(f"how it came about{apart}", of_runs(detail_columns(entries), group), entries, bold)
         for result in group:
             if (told := disturbance(result.content)) is not None:
                 print(f"{result.content['name']}: {told}")
@@ -193,7 +213,7 @@ def print_rows(title: str, titles: Sequence[str], rows: Sequence[Sequence[str]],
         table.add_column(column[0], justify="left" if index == 0 else "right", width=longest)
     for index, row in enumerate(rows):
         table.add_row(*row, style="bold" if index in bold else None)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)  # a word in brackets is a word
     least = console.measure(table, options=console.options.update(width=WIDE)).minimum
     console.width = max(console.width, least if console.is_terminal else max(least, PIPE_WIDTH))
     spare = console.width - least

@@ -14,6 +14,7 @@ from pipelines.cli import UserError
 from pipelines.decoding import decode
 from pipelines.decoding.pair import Pair, describe_source, pair_key
 from pipelines.evaluation import report, results, table
+from pipelines.evaluation.run import describe_task
 from tests.conf import composed
 from tests.evaluation.conftest import SOURCES, make_task, run
 from tests.evaluation.test_fingerprint import BATCH, DECODING, INPUTS
@@ -99,10 +100,7 @@ def test_sources_do_not_share_a_table_with_models_or_each_other(pair, sources, d
     found = []
     for number, one in enumerate([pair, *sources]):
         done = run(one, make_task(), dataset, policy, tmp_path)
-        content = {
-            "task": {"name": "made", "split": "test", "data": "x", "metric": "bleu", "examples": 10},
-            **done.content,
-        }
+        content = {"task": describe_task(make_task(), dataset, "test", None), **done.content}
         found.append(results.Result(tmp_path / f"{number}.json", content))
     assert [len(group) for group in table.groups(found)] == [1, 1, 1]
     assert [[line.entry["method"] for line in table.lines([one])] for one in found] == [

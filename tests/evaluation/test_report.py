@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import html
 import io
+import json
 import re
 import shutil
 import sys
@@ -16,7 +18,9 @@ import pytest
 import bild
 from bild.policies.base import Policy
 from pipelines import report as command
+from pipelines.cli import UserError
 from pipelines.evaluation import plots, report, results, table
+from pipelines.readme import markdown
 from tests.conf import ROOT
 
 
@@ -240,6 +244,73 @@ def test_results_of_different_rows_do_not_share_a_table(sweep):
     other = variant(sweep[0], 1.0, 1.0)
     other.content["task"]["data"] = "others"
     assert [len(group) for group in table.groups([*sweep, other])] == [4, 1]
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "told"),
+    [
+        ("decoding", "do_sample", True, "do_sample={}"),
+        ("decoding", "temperature", 0.5, "temperature={}"),
+        ("decoding", "top_k", 20, "top_k={}"),
+        ("decoding", "top_p", 0.9, "top_p={}"),
+        ("decoding", "max_new_tokens", 9, "max_new_tokens={}"),
+        ("decoding", "engine", "static+int8", "engine={}"),
+        ("run", "device", "cuda", "device={}"),
+        ("task", "prefix", "[sum up] :key: ", "task.prefix='{}'"),
+        ("task", "source_length", 16, "task.source_length={}"),
+    ],
+)
+def test_results_that_were_not_made_alike_do_not_share_a_table(
+    sweep, section, field, value, told, tmp_path, monkeypatch, capsys
+):
+    other = variant(sweep[0], 1.0, 1.0)
+    other.content[section][field] = value
+    assert [len(group) for group in table.groups([*sweep, other])] == [4, 1]
+    before = sweep[0].content[section][field]
+    both = [told.format("null" if one is None else one) for one in (before, value)]
+    monkeypatch.setenv("COLUMNS", "200")  # so that no title breaks
+    table.print_tables([*sweep, other])
+    titles = [line.strip() for line in capsys.readouterr().out.splitlines() if "made, test" in line or "came" in line]
+    assert titles == [f"{title}; {one}" for one in both for title in ("made, test, 10 examples", "how it came about")]
+    shutil.copy(sweep[0].rows_path, tmp_path / "other.parquet")
+    there = results.Result(tmp_path / "other.json", other.content)
+    page = html.unescape(report.write_report([*sweep, there], tmp_path / "both.html").read_text())
+    assert all(f"with small; {one}</h1>" in page for one in both)
+
+
+def test_models_and_prompts_are_told_apart_by_names_and_hashes(sweep):
+    others = [variant(sweep[0], 1.0, 1.0) for _ in range(2)]
+    for other, prompt in zip(others, "ab", strict=True):
+        other.content["models"]["small"] |= {"weights": 64 * prompt}
+        other.content["task"]["prompt"] = {"template": prompt}
+    one, two = table.distinctions(table.groups(others))
+    assert re.fullmatch(r"small=small aaaaaaaa, task\.prompt=[0-9a-f]{8}", one)
+    assert re.fullmatch(r"small=small bbbbbbbb, task\.prompt=[0-9a-f]{8}", two)
+    assert one[-8:] != two[-8:]
+
+
+def test_seeds_share_a_table_and_so_do_older_results_that_tell_less(sweep):
+    again, older = variant(sweep[0], 1.0, 1.0), variant(sweep[0], 2.0, 1.0)
+    again.content["decoding"]["seed"] = 7
+    del older.content["decoding"]["one_line"], older.content["task"]["prompt"]
+    groups = table.groups([*sweep, again, older])
+    assert [len(group) for group in groups] == [6]
+    assert table.distinctions(groups) == [""]
+
+
+def test_no_table_of_the_readme_mixes_what_was_not_made_alike(sweep, tmp_path):
+    other = copy.deepcopy(sweep[0].content)
+    other["decoding"]["engine"] = "static+int8"
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    with pytest.raises(UserError, match=r"results that differ \(engine=auto; engine=static\+int8\)"):
+        markdown([sweep[0].path, tmp_path / "other.json"])
+
+
+def test_a_result_and_its_copy_have_one_point(sweep, tmp_path):
+    for path in (sweep[0].path, sweep[0].rows_path):
+        shutil.copy(path, tmp_path / f"copy{path.suffix}")
+    both = [sweep[0], results.read(tmp_path / "copy.json")]
+    assert report.write_report(both, tmp_path / "both.html").read_text().count("<svg") == 3
 
 
 def test_baselines_are_shown_once_from_the_run_of_median_time(sweep):

@@ -167,6 +167,28 @@ def test_what_is_not_a_result_is_refused_by_name(tmp_path, text, message):
     assert "x.json" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "shown"),
+    [
+        ("comparison", "python -m pipelines.compare in an .html beside it"),
+        ("analysis", "python -m pipelines.analyze in an .html beside it"),
+        ("benchmark", "python -m benchmarks.table"),
+        ("coverage", "python -m pipelines.calibrate at its end"),
+    ],
+)
+def test_a_file_of_another_kind_is_told_by_its_kind_and_by_what_shows_it(tmp_path, kind, shown):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"schema": 1, "kind": kind}))
+    with pytest.raises(UserError) as error:
+        results.find([path])
+    assert str(error.value) == f"{path}: is not an evaluation of schema 1 but of kind {kind}, shown by {shown}"
+
+
+def test_what_shows_it_is_known_of_every_kind():
+    line = next(line for line in DOCUMENT.read_text().splitlines() if line.startswith('| `schema`, `kind` | 1; "'))
+    assert set(re.findall(r'"(\w+)"', line)) == set(results.SHOWN_BY)
+
+
 def test_a_result_that_is_given_twice_is_found_once(sweep, monkeypatch):
     folder = sweep[0].path.parent
     monkeypatch.chdir(folder)

@@ -15,9 +15,10 @@ ROWS = [[name, "1.18x (1.13–1.22)", "34.81", "100.0 %", "passed"] for name in 
 def test_nothing_that_tells_two_rows_apart_is_cut(width, monkeypatch, capsys):
     for name, value in {"COLUMNS": str(width), "FORCE_COLOR": "1", "TERM": "xterm", "NO_COLOR": "1"}.items():
         monkeypatch.setenv(name, value)
-    print_rows("title", TITLES, ROWS)
+    print_rows("[a] :key:", TITLES, ROWS)
     lines = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
     words = " ".join(lines).split()
+    assert words[:2] == ["[a]", ":key:"], "it is no markup"
     assert {word for row in [TITLES, *ROWS] for cell in row for word in cell.split()} <= set(words)
     assert all(words.count(f"alpha={alpha}") == 1 for alpha in (0.1, 0.3, 0.5))
     assert any("100.0 %" in line for line in lines)
