@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -232,3 +233,5 @@ def _last_part(path: str) -> str:
 
 OmegaConf.register_new_resolver("required", _required)
 OmegaConf.register_new_resolver("last_part", _last_part)
+# ``${unique:}``: a word of its own for every composed config; the jobs of a sweep get the sweep's.
+OmegaConf.register_new_resolver("unique", lambda: uuid4().hex[:8], use_cache=True)

@@ -20,6 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from pipelines.cli import UserError, complain, counted, explained, fail
+from pipelines.files import write_json
 
 OUTCOME = "outcome.json"
 
@@ -94,6 +95,4 @@ def _say_once(line: str) -> None:
 
 
 def _leave(outcome: dict[str, str | None]) -> None:
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / OUTCOME).write_text(json.dumps(outcome), encoding="utf-8")
+    write_json(outcome, Path(HydraConfig.get().runtime.output_dir) / OUTCOME)

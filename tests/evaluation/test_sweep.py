@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pipelines import evaluate
 from pipelines.cli import entry
 from pipelines.evaluation import latency, report, sweep
+from tests.conf import composed
 
 
 @pytest.fixture
@@ -120,3 +123,21 @@ def test_jobs_that_mean_the_same_are_one_line_of_the_table(swept, tmp_path):
     assert status == 0
     assert names(tmp_path) == ["2"]
     assert sum(line.strip().startswith("BigLittle") for line in lines) == 2
+
+
+def test_two_sweeps_of_one_second_have_folders_of_their_own():
+    one, two = (composed("evaluate", hydra=True).hydra.sweep for _ in range(2))
+    assert one.dir == one.dir
+    assert one.dir != two.dir
+
+
+def test_an_outcome_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    here = SimpleNamespace(runtime=SimpleNamespace(output_dir=str(tmp_path / "0")))
+    monkeypatch.setattr(sweep.HydraConfig, "get", lambda: here)
+    with monkeypatch.context() as patched:
+        patched.setattr("pipelines.files.sync", lambda path: (_ for _ in ()).throw(OSError(28, "No space left")))
+        with pytest.raises(OSError, match="No space left"):
+            sweep._leave({"result": None})
+    assert not list((tmp_path / "0").iterdir())
+    sweep._leave({"result": None})
+    assert json.loads((tmp_path / "0" / sweep.OUTCOME).read_text()) == {"result": None}
