@@ -137,8 +137,8 @@ def ablation(content: Content) -> str:
             axes.annotate(
                 f"{entry['setting']:g}", (time, score), textcoords="offset points", xytext=(4, 5), fontsize=7, color=INK
             )
-    alone = content["baselines"]
-    _each_alone(axes, content, {name: 1 / alone[name]["latency"]["speedup"]["value"] for name in ("large", "small")})
+    alone = content["baselines"].items()
+    _each_alone(axes, content, {name: 1 / entry["latency"]["speedup"]["value"] for name, entry in alone})
     axes.margins(x=0.08, y=0.12)
     x = "time per example, large model alone = 1  (further left is faster)"
     return _finished(figure, axes, x, metric_title(content))

@@ -64,6 +64,14 @@ def test_ablation_has_time_across():
     assert (drawn["small"], drawn["large"]) == ([[0.25, 20]], [[1, 30]])
 
 
+def test_ablation_of_what_only_drafts_is_beside_the_large_model_alone():
+    alone = {"baselines": {"large": BASELINES["large"]}}
+    drawn = lines(plots.ablation(content(system("both", 0.2, 28, speedup=2)) | alone))
+    assert drawn["fallback and rollback"] == [[0.5, 28]]
+    assert drawn["large"] == [[1, 30]]
+    assert "small" not in drawn
+
+
 def test_steps_are_told_in_steps_of_one_token():
     large = [
         {"width": 1, "over_one": {"value": 1.0, "low": 1.0, "high": 1.0}},
