@@ -28,11 +28,11 @@ def provenance(config: dict[str, Any], bandwidth: float, module: str = "benchmar
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
-        "git": {"revision": _git("rev-parse", "HEAD"), "changed": _git("status", "--porcelain", "-uno") != ""},
+        "git": git(),
         "versions": {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
-            "processor": _processor(),
+            "processor": processor(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -41,6 +41,12 @@ def provenance(config: dict[str, Any], bandwidth: float, module: str = "benchmar
         },
         "config": config,
     }
+
+
+def git() -> dict[str, Any]:
+    """The revision of the clone, and whether tracked files differ from it; nulls outside a clone."""
+    changes = _git("status", "--porcelain", "--untracked-files=no")
+    return {"revision": _git("rev-parse", "HEAD"), "changed": None if changes is None else changes != ""}
 
 
 def package_version(package: str) -> str | None:
@@ -83,7 +89,7 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name; Linux tells it only in a file."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

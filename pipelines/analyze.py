@@ -35,6 +35,7 @@ def main(config: DictConfig) -> None:
     if config.small.get("shortlist"):
         raise UserError("small.shortlist=true: an analysis compares whole distributions; set it to false")
     written = decoding(config, task, policy)
+    made = provenance.collect(config)
     dataset = load_rows(config, task)
     pair = load_pair(config, task)
     introduce(config, task, dataset, pair)
@@ -51,7 +52,7 @@ def main(config: DictConfig) -> None:
         "task": described,
         "policy": policy_fields(policy),
         **done.content,
-        "provenance": provenance.collect(config),
+        "provenance": made,
     }
     path = result.write(content, Path(config.out) / task.name)
     print(f"result {shown_path(path)}\n")

@@ -87,7 +87,7 @@ def covered(config: DictConfig, parts: CalibrationParts) -> None:
     from pipelines.calibration.study import study
 
     done = study(config, parts)
-    content = record.coverage(config, parts, done.content)
+    content = record.coverage(parts, done.content)
     file = record.file(config, content["name"])
     record.write(content, file)
     done.timing_log.remove()

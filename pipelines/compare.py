@@ -37,6 +37,7 @@ def main(config: DictConfig) -> None:
     chosen = points(config.systems)
     # Each temperature sets its own of these two.
     written = decoding(OmegaConf.merge({"do_sample": True, "temperature": 1.0}, config), task, bild.LargeOnly())
+    made = provenance.collect(config)
     dataset = load_rows(config, task)
     pair = load_pair(config, task)
     introduce(config, task, dataset, pair)
@@ -52,7 +53,7 @@ def main(config: DictConfig) -> None:
         "name": result.file_name(config.split, names, extra),
         "task": described,
         **done.content,
-        "provenance": provenance.collect(config),
+        "provenance": made,
     }
     path = result.write(content, Path(config.out) / task.name)
     tables.print_all(content)

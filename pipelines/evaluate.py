@@ -43,6 +43,7 @@ def evaluated(config: DictConfig) -> tuple[Result, TimingLog]:
     task = instantiated(config, "task")
     policy = instantiated(config, "bild")
     written = decoding(config, task, policy)
+    made = provenance.collect(config)
     dataset = load_rows(config, task)
     pair = load_pair(config, task)
     introduce(config, task, dataset, pair, sweep.say)
@@ -63,7 +64,7 @@ def evaluated(config: DictConfig) -> tuple[Result, TimingLog]:
         "promise": choice.promise,
         "task": described,
         **done.content,
-        "provenance": provenance.collect(config),
+        "provenance": {**made, "config": provenance.resolved(config)},
     }
     result = results.write(content, done.rows, Path(config.out) / task.name)
     print(f"result {results.shown_path(result.path)}")

@@ -33,6 +33,7 @@ def main(config: DictConfig) -> None:
     check_path("out", config.out)
     check_path("results", config.results)
     out = Path(config.out)
+    made = provenance.collect(config)
     with held(out):
         file = result_file(config.results, task.name, f"finetune-{out.name}")
         train_pairs, validation_pairs = task.load("train", config.limit), task.load("validation", config.limit)
@@ -59,7 +60,7 @@ def main(config: DictConfig) -> None:
     if settings.exits is not None:  # its lower layers may draft
         shortlist.leave(out, rows["labels"], loaded.tokenizer)
     about = describe_task(task, train_pairs, "train", config.limit)
-    write_result(summary, model, loaded, task=about, provenance=provenance.collect(config), file=file)
+    write_result(summary, model, loaded, task=about, provenance=made, file=file)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pipelines.cli import UserError, check_path, check_whole, counted
 from pipelines.data.task import Task, refuse_prompt
 from pipelines.decoding.config import check_seed_and_engine, instantiated
 from pipelines.decoding.pair import chosen_device, chosen_dtype
+from pipelines.evaluation import provenance
 from pipelines.models.fingerprint import model_hash
 from pipelines.models.loading import LoadedModel, Model
 from pipelines.training import checkpoints
@@ -49,6 +50,8 @@ class AlignmentParts:
     teacher: Teacher
     start: LoadedModel
     """the small model that is trained"""
+    provenance: dict[str, Any]
+    """of the code that does the work"""
 
 
 def assemble(config: DictConfig) -> AlignmentParts:
@@ -83,6 +86,7 @@ def assemble(config: DictConfig) -> AlignmentParts:
         raise UserError("small.aligned=true: alignment starts before that; choose align.init=finetuned or pretrained")
     if small.shortlist:
         raise UserError("small.shortlist=true: alignment makes the list; set it to false here, and use it afterwards")
+    made = provenance.collect(config)
     pairs = task.load(config.split, config.limit)
     training.check_rows(len(pairs) * settings.samples, count())
     held_out = held_out_parts(task, config.limit, training.evaluate_rows, settings.report_limit)
@@ -111,6 +115,7 @@ def assemble(config: DictConfig) -> AlignmentParts:
         models=models,
         teacher=Teacher(large=loaded, engine=config.engine, batch_size=config.batch_size, processes=processes),
         start=start,
+        provenance=made,
     )
 
 

@@ -22,7 +22,6 @@ from pipelines.alignment.run import Outputs, compare, examples
 from pipelines.cli import counted
 from pipelines.decoding.pair import Pair, describe
 from pipelines.decoding.scoring import HEADLINE
-from pipelines.evaluation import provenance
 from pipelines.evaluation.results import policy_fields, policy_label
 from pipelines.evaluation.run import describe_task
 from pipelines.files import write_json
@@ -80,7 +79,7 @@ def conclude(
         "training": {name: value for name, value in asdict(summary).items() if name in TRAINING},
         "report": {"split": "validation", "examples": len(rows.references), "large_quality": large_score},
         "figures": {name: as_json(figure) for name, figure in figures.items()},
-        "provenance": provenance.collect(config),
+        "provenance": parts.provenance,
     }
     for target in (summary.out / IN_CHECKPOINT, file):
         write_json(result, target)

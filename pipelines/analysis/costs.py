@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from benchmarks.clock import no_garbage_collection, now
 from pipelines.decoding.decode import BatchDecoder
 from pipelines.decoding.runners import open_runners
 from pipelines.decoding.scoring import paired_bootstrap
-from pipelines.evaluation.latency import no_garbage_collection, now
 
 SOURCES = 10
 REPEATS = 9  # on each of them

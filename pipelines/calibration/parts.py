@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from datasets import Dataset
 from omegaconf import DictConfig
@@ -17,6 +18,7 @@ from pipelines.decoding.config import decoding, instantiated
 from pipelines.decoding.decode import Decoding
 from pipelines.decoding.grid import grouped, possible
 from pipelines.decoding.pair import Pair, load_pair
+from pipelines.evaluation import provenance
 from pipelines.evaluation.bench import Settings
 from pipelines.evaluation.command import introduce, settings_of
 from pipelines.evaluation.results import policy_label
@@ -38,6 +40,8 @@ class CalibrationParts:
     """leading rows that have served to choose the checkpoints"""
     left_out: Sequence[str]
     """the candidates that the pair cannot decode with, by name, and why"""
+    provenance: dict[str, Any]
+    """of the code that does the work"""
 
 
 def assemble(config: DictConfig) -> CalibrationParts:
@@ -46,6 +50,7 @@ def assemble(config: DictConfig) -> CalibrationParts:
     Raises:
         UserError: whatever the user can mend.
     """
+    made = provenance.collect(config)
     task, candidates = instantiated(config, "task"), points(config)
     written = decoding(config, task, LARGE.policy)
     wanted = Wanted(risk=instantiated(config, "risk"), max_drop=config.max_drop, delta=config.delta)
@@ -65,7 +70,7 @@ def assemble(config: DictConfig) -> CalibrationParts:
     for line in grouped(reasons):
         print(f"left out: {line}", flush=True)
     print(f"grid   {counted(len(fine), 'point')}")
-    return CalibrationParts(pair, task, dataset, fine, written, settings_of(config), wanted, spent, reasons)
+    return CalibrationParts(pair, task, dataset, fine, written, settings_of(config), wanted, spent, reasons, made)
 
 
 def check_enough(rows: int, wanted: Wanted) -> None:

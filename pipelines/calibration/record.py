@@ -15,7 +15,6 @@ from omegaconf import DictConfig
 
 from pipelines.calibration.parts import CalibrationParts
 from pipelines.decoding.calibrated import KIND, SCHEMA, data_identity, identity
-from pipelines.evaluation import provenance
 from pipelines.evaluation.command import naming
 from pipelines.evaluation.results import joined_name
 from pipelines.files import write_json
@@ -38,7 +37,7 @@ def calibration(
     wanted = parts.wanted
     words = [type(wanted.risk).__name__, f"max_drop{wanted.max_drop:g}", f"delta{wanted.delta:g}"]
     extras = _extras(parts, task["data"], measured, told=("risk", "max_drop", "delta"))
-    head = _head(KIND, config, parts, [*words, *extras])
+    head = _head(KIND, parts, [*words, *extras])
     data = {**data_identity(parts.task), "split": config.split}
     made = {name: measured["promise"][name] for name in ("risk", "max_drop", "delta", "bound")}
     made |= {"label": measured["label"], "data": data, "fits": key(head["fits"])}
@@ -62,10 +61,10 @@ def _earlier(beside: Path) -> list[dict[str, Any]]:
         return []
 
 
-def coverage(config: DictConfig, parts: CalibrationParts, measured: dict[str, Any]) -> dict[str, Any]:
+def coverage(parts: CalibrationParts, measured: dict[str, Any]) -> dict[str, Any]:
     """The whole content of a study's file; ``measured`` is that of ``study.study``."""
     extras = _extras(parts, measured["pool"]["data"], measured)
-    return {**_head(COVERAGE, config, parts, [COVERAGE, *extras]), **measured}
+    return {**_head(COVERAGE, parts, [COVERAGE, *extras]), **measured}
 
 
 def file(config: DictConfig, name: str) -> Path:
@@ -85,7 +84,7 @@ def _extras(parts: CalibrationParts, data: str, measured: dict[str, Any], told: 
     return [f"{name}{value}" for name, value in extras.items()]
 
 
-def _head(kind: str, config: DictConfig, parts: CalibrationParts, words: Sequence[str]) -> dict[str, Any]:
+def _head(kind: str, parts: CalibrationParts, words: Sequence[str]) -> dict[str, Any]:
     models = [model.name for model in parts.pair.described.values()]
     return {
         "schema": SCHEMA,
@@ -94,5 +93,5 @@ def _head(kind: str, config: DictConfig, parts: CalibrationParts, words: Sequenc
         "models": {role: asdict(model) for role, model in parts.pair.described.items()},
         "fits": identity(parts.pair, parts.task, parts.decoding),
         "decoding": asdict(parts.decoding),
-        "provenance": provenance.collect(config),
+        "provenance": parts.provenance,
     }

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.clock import no_garbage_collection, now
 from bild.policies.base import Policy
 from pipelines.decoding.decode import BatchDecoder
 from pipelines.decoding.rows import kept_tokens
@@ -49,13 +49,6 @@ class PrefillClock:
         if self._end is None:
             raise RuntimeError("nothing has been decoded on this clock")
         return _seconds(self._start, self._end)
-
-
-def now(device: torch.device) -> float:
-    """Seconds on a steady clock, once the device has done all that it was asked to do."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def _moment(device: torch.device) -> Moment:
@@ -137,17 +130,3 @@ def _warm(
     for row in progress:
         for name, policy in policies.items():
             decoders[name].run(policy, *decoders[name].pad([inputs[row]]), [row])
-
-
-@contextmanager
-def no_garbage_collection() -> Iterator[None]:
-    """A collection would be charged to whichever method runs at that moment; the caller collects between rows."""
-    gc.collect()
-    # What is alive now is left out of later collections, which makes them fast.
-    gc.freeze()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-        gc.unfreeze()

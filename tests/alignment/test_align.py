@@ -29,7 +29,9 @@ from pipelines.decoding.pair import load_pair, pair_key
 from pipelines.files import sole_writer
 from pipelines.models import manifest
 from pipelines.models.loading import LoadedModel
+from pipelines.training import run as training
 from tests.bild.models import tiny_t5
+from tests.commits import LATER, committed_during
 from tests.conf import ROOT, composed
 from tests.launch import launched
 
@@ -89,7 +91,8 @@ def run(*overrides):
     align.main(composed("align", *SETTINGS, *overrides))
 
 
-def test_from_a_pair_to_an_aligned_checkpoint_and_its_figures(here, capsys):
+def test_from_a_pair_to_an_aligned_checkpoint_and_its_figures(here, monkeypatch, capsys):
+    committed_during(monkeypatch, training, "train")
     run()
     shown = capsys.readouterr().out
     assert "large  tiny-large: not fine-tuned on toy_de_en yet, so pre-trained weights from large" in shown
@@ -105,6 +108,7 @@ def test_from_a_pair_to_an_aligned_checkpoint_and_its_figures(here, capsys):
     assert result["models"]["after"]["weights"] != result["models"]["before"]["weights"]
     assert result["report"]["examples"] == 6
     assert result["provenance"]["config"]["align"]["shard_rows"] == 4
+    assert result["provenance"]["git"] != LATER, "it is not the code that ran"
     # The small model has moved towards the large one on the very rows that it was trained on.
     assert result["figures"]["overlap"]["difference"]["value"] > 0
 

@@ -14,6 +14,7 @@ from pipelines.analysis import run as analysis_run
 from pipelines.cli import UserError
 from pipelines.evaluation import latency, results
 from pipelines.evaluation.plots import INK
+from tests.commits import LATER, committed_during
 from tests.conf import ROOT, composed
 from tests.evaluation.test_report import checked
 
@@ -27,7 +28,8 @@ def written(tmp_path: Path) -> dict:
     return result.read(path)
 
 
-def test_the_whole_command(quick, tmp_path, capsys):
+def test_the_whole_command(quick, tmp_path, monkeypatch, capsys):
+    committed_during(monkeypatch, latency, "measure")
     analyzed(*quick)
     out = capsys.readouterr().out
     for words in ("both models on every position", "step costs", "oracle mixing", "calibration error", "without fall"):
@@ -35,6 +37,7 @@ def test_the_whole_command(quick, tmp_path, capsys):
     path = Path(out.splitlines()[-1])
     assert path.suffix == ".html"
     content = result.read(path.with_suffix(".json"))
+    assert content["provenance"]["git"] != LATER, "it is not the code that ran"
     assert not list((tmp_path / "results" / "cache" / "timing").iterdir())
     check_numbers(content)
     check_ends_of_mixing(content)
@@ -250,6 +253,17 @@ def test_what_can_be_said_of_guesses(quick, tmp_path, capsys):
     assert "What drafts only guesses" in text
     assert "Left out: without fallback" in text
     assert ">guessed<" in text
+
+
+def test_guesses_that_are_all_verified_can_be_ablated(quick, tmp_path, capsys):
+    """There is no small model alone to set them beside."""
+    others = [word for word in quick if not word.startswith("small.")]
+    analyzed(*others, "small=prompt_lookup", "bild.verify_eos=true")
+    content = written(tmp_path)
+    assert tables.ablated(content) == ["both", "no_fallback"]
+    assert list(content["baselines"]) == ["large"]
+    page = checked(Path(capsys.readouterr().out.splitlines()[-1]))
+    assert page.count["svg"] == len(report.PLOTS) - len({"reliability", "mixing"})
 
 
 def test_a_result_is_whole_and_of_its_kind(tmp_path):

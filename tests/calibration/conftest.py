@@ -12,6 +12,7 @@ from pipelines import calibrate
 from pipelines.decoding.rows import kept_tokens
 from pipelines.evaluation import latency
 from pipelines.evaluation.timings import Timing
+from tests.commits import committed_during
 from tests.conf import composed
 from tests.evaluation.conftest import SOURCES, models, pair_folder, tokenizer
 
@@ -74,5 +75,6 @@ def done(pair_folder, tmp_path_factory) -> SimpleNamespace:
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
         patched.setattr(latency, "_time", timed_by_place)
+        committed_during(patched, latency, "measure")
         words = prepared(folder, pair_folder)
         return SimpleNamespace(folder=folder, words=words, content=calibrated(*words))

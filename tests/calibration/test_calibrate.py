@@ -27,6 +27,7 @@ from pipelines.decoding.config import instantiated
 from pipelines.evaluation import latency, measures
 from pipelines.models import manifest
 from tests.calibration.conftest import BESIDE, ROWS, calibrated
+from tests.commits import LATER
 from tests.conf import composed
 from tests.evaluation.conftest import SOURCES
 
@@ -38,6 +39,7 @@ def by_label(content: dict) -> dict[str, dict]:
 def test_it_promises_the_fastest_point_that_passes(done):
     content = done.content
     assert content["kind"] == "calibration"
+    assert content["provenance"]["git"] != LATER, "it is not the code that ran"
     labels = [point["label"] for point in content["curve"]]
     assert labels[0] == "LargeOnly"
     assert len(labels) == len(set(labels)) == 5  # bild is one of the grid's points

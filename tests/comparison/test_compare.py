@@ -19,6 +19,7 @@ from pipelines.comparison.systems import points
 from pipelines.decoding.decode import BatchDecoder, Decoding
 from pipelines.decoding.grid import possible
 from pipelines.evaluation import latency
+from tests.commits import LATER, committed_during
 from tests.conf import composed
 from tests.evaluation.conftest import models, overrides, pair, pair_folder, tokenizer  # noqa: F401 (fixtures)
 
@@ -43,9 +44,11 @@ def found(folder: Path) -> tuple[Path, dict]:
     return path, json.loads(path.read_text())
 
 
-def test_every_system_at_every_temperature(command, tmp_path, capsys):
+def test_every_system_at_every_temperature(command, tmp_path, monkeypatch, capsys):
+    committed_during(monkeypatch, latency, "measure")
     compare.main(composed("compare", *command, "seeds=2"))
     path, content = found(tmp_path / "results")
+    assert content["provenance"]["git"] != LATER, "it is not the code that ran"
     greedy, sampled = content["panels"]
     assert (greedy["temperature"], sampled["temperature"]) == (0, 1)
     names = [entry["method"] for entry in greedy["methods"]]

@@ -19,6 +19,7 @@ import bild
 from pipelines import evaluate
 from pipelines.cli import CONF, UserError
 from pipelines.evaluation import command, latency, provenance, results, timings
+from tests.commits import LATER, committed_during
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -30,7 +31,8 @@ def evaluated(*overrides: str, name: str = "evaluate") -> None:
     evaluate.main(config)
 
 
-def test_it_prints_the_table_and_ends_with_the_report(overrides, tmp_path, capsys):
+def test_it_prints_the_table_and_ends_with_the_report(overrides, tmp_path, monkeypatch, capsys):
+    committed_during(monkeypatch, latency, "measure")
     evaluated(*overrides)
     lines = capsys.readouterr().out.splitlines()
     report = Path(lines[-1])
@@ -48,6 +50,7 @@ def test_it_prints_the_table_and_ends_with_the_report(overrides, tmp_path, capsy
     assert result["methods"][0]["latency"]["speedup"] == {"value": 1, "low": 1, "high": 1}
     assert all(entry["latency"]["unlike_batched"] == 0 for entry in result["methods"])
     assert result["provenance"]["config"]["bild"]["fallback"] == 0.1
+    assert result["provenance"]["git"] != LATER, "it is not the code that ran"
     assert pq.read_metadata(report.with_suffix(".parquet")).num_rows == 18
     assert not list((tmp_path / "results").rglob("*.tmp"))
     assert not list((tmp_path / "results" / "cache" / "timing").iterdir())

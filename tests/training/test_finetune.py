@@ -22,7 +22,8 @@ from pipelines.files import sole_writer
 from pipelines.models import manifest
 from pipelines.models.fingerprint import model_hash
 from pipelines.models.loading import Model, choose_checkpoint
-from pipelines.training import checkpoints
+from pipelines.training import checkpoints, run
+from tests.commits import LATER, committed_during
 from tests.conf import ROOT, composed
 from tests.training import tiny
 
@@ -157,7 +158,8 @@ def test_a_training_with_exits_leaves_what_its_lower_layers_may_draft(overrides,
     assert set(row.tokens) <= set(used)
 
 
-def test_what_it_leaves_behind(overrides, tmp_path: Path, capsys) -> None:
+def test_what_it_leaves_behind(overrides, tmp_path: Path, monkeypatch, capsys) -> None:
+    committed_during(monkeypatch, run, "train")
     out = tmp_path / "run"
     finetune_here(*overrides, f"out={out}", "train.log_every=6")
     printed = capsys.readouterr().out
@@ -181,6 +183,7 @@ def test_what_it_leaves_behind(overrides, tmp_path: Path, capsys) -> None:
     assert trained["weights"] == model_hash(AutoModelForSeq2SeqLM.from_pretrained(out))
     assert trained["note"].startswith("tiny-small: new weights (seed 0)")
     assert result["provenance"]["config"]["train"]["max_steps"] == 12
+    assert result["provenance"]["git"] != LATER, "it is not the code that ran"
     finetune_here(*overrides, f"out={out}")
     again = json.loads((results_of(overrides) / "toy_de_en/finetune-run.json").read_text())
     assert again["models"] == result["models"]
