@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from threading import Timer
 
 import pytest
 
@@ -23,6 +24,16 @@ def test_another_process_is_refused_until_the_first_one_is_gone(tmp_path):
         other.kill()
     with sole_writer(folder):
         pass
+
+
+def test_who_has_patience_waits_for_another_process(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        Timer(0.3, other.kill).start()
+        with sole_writer(tmp_path, patience=30):
+            assert other.wait() != 0
 
 
 def test_the_same_process_may_hold_a_folder_twice_and_keeps_it_until_the_outer_end(tmp_path):
