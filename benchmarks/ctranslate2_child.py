@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import ctranslate2
+if TYPE_CHECKING:
+    import ctranslate2
 
 
 def answer(translator: ctranslate2.Translator, sources: list[list[str]], decoding: dict[str, Any]) -> dict[str, Any]:
@@ -29,6 +30,8 @@ def say(value: Any) -> None:
 
 
 def main() -> None:
+    import ctranslate2
+
     translator = ctranslate2.Translator(**json.loads(sys.stdin.readline())["translator"])
     say("ready")
     for line in sys.stdin:
