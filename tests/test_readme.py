@@ -105,7 +105,7 @@ def test_benchmark_commands_are_understood() -> None:
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """What a fresh clone has that commands need; nothing has run in it."""
-    for folder in ("bild", "conf", "pipelines", "checkpoints/pretrained"):
+    for folder in ("bild", "benchmarks", "conf", "pipelines", "checkpoints/pretrained"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path
 

@@ -75,12 +75,12 @@ def test_rows_that_take_the_next_source_write_what_whole_batches_do(
 
 
 @pytest.mark.parametrize(
-    ("engine", "setting", "refills"), [("static", 0, True), ("hf", 0, False), ("auto", 2, False), ("auto", 0, True)]
+    ("engine", "setting", "at_once"), [("static", 0, True), ("hf", 0, True), ("auto", 2, False), ("auto", 0, True)]
 )
-def test_rows_take_the_next_source_where_that_can_be(
-    models, dataset, tokenizer, task, monkeypatch, engine, setting, refills
+def test_all_rows_go_to_generate_many_where_that_can_be(
+    models, dataset, tokenizer, task, monkeypatch, engine, setting, at_once
 ):
-    """Not in transformers' caches, which know one length, nor with settings that look at a batch's first sources."""
+    """Not with settings that look at a batch's first sources."""
     config = models["large"].generation_config
     monkeypatch.setattr(config, "encoder_no_repeat_ngram_size", setting, raising=False)
     sizes = []
@@ -90,7 +90,7 @@ def test_rows_take_the_next_source_where_that_can_be(
     decoder = BatchDecoder(models["large"], None, tokenizer, replace(GREEDY, engine=engine))
     places = [place for place, _ in decoder.decode_many(bild.LargeOnly(), inputs, range(10), 4)]
     assert sorted(places) == list(range(10))
-    assert sizes == ([] if refills else [4, 4, 2])
+    assert sizes == ([] if at_once else [4, 4, 2])
 
 
 def test_a_bad_source_among_many_is_one_line(models, tokenizer):
