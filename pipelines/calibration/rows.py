@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from pipelines.cli import UserError
+from pipelines.cli import UserError, counted
 from pipelines.data.task import Task, fingerprint
 from pipelines.decoding.pair import Pair
 from pipelines.models import manifest
@@ -34,7 +34,8 @@ def divided(n_rows: int, share: float, seed: int, spent: int = 0) -> tuple[list[
     first = round(n_rows * share) if 0 < share < 1 else 0
     if not 0 < first < n_rows:
         raise UserError(
-            f"selection_share={share}: of {n_rows} rows both parts need some; choose a share between 0 and 1, more rows"
+            f"selection_share={share}: both parts need some of {counted(n_rows, 'row')}; choose a share between 0 and "
+            "1, or take more rows"
         )
     order = np.random.default_rng(seed).permutation(n_rows).tolist()
     order.sort(key=lambda row: row >= spent)  # stable: by chance among either kind

@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from datasets import concatenate_datasets
 from omegaconf import DictConfig
 
 from pipelines.calibration.coverage import Draws, Pool, coverage
 from pipelines.calibration.parts import CalibrationParts
 from pipelines.calibration.rows import divided
-from pipelines.calibration.run import Wanted, label, measured
+from pipelines.calibration.run import label, measured
 from pipelines.calibration.writer import Writer
 from pipelines.cli import counted
 from pipelines.data.task import fingerprint
-from pipelines.decoding.config import instantiated
 from pipelines.evaluation import measures
 from pipelines.evaluation.timings import TimingLog
 
@@ -32,13 +30,8 @@ class Studied:
 
 def study(config: DictConfig, parts: CalibrationParts) -> Studied:
     """Decode the pool, or read what is kept of it, and repeat calibrations of the size that ``split`` allows."""
-    seed, points = config.seed, parts.points
-    wanted = [
-        Wanted(risk=instantiated(check, "risk"), max_drop=max_drop, delta=config.delta)
-        for check in config.coverage.checks
-        for max_drop in check.max_drops
-    ]
-    rows = concatenate_datasets([parts.task.load(split, config.limit) for split in config.coverage.splits])
+    assert parts.study is not None
+    seed, points, wanted, rows = config.seed, parts.points, parts.study.wanted, parts.study.rows
     first, second = divided(len(parts.dataset), config.selection_share, seed)
     for one in wanted:
         if len(second) < (least := one.least_rows()):

@@ -391,8 +391,8 @@ def test_a_quick_look(words):
         ("max_drop=0", "max_drop=0: must be above 0 and below 1"),
         ("max_drop=5", "max_drop=5: must be above 0 and below 1"),
         ("max_drop=true", "max_drop=True: must be a number"),
-        ("selection_share=1", "selection_share=1: of 32 rows both parts need some"),
-        ("limit=1", "selection_share=0.5: of 1 rows both parts need some"),
+        ("selection_share=1", "selection_share=1: both parts need some of 32 rows"),
+        ("limit=1", "selection_share=0.5: both parts need some of 1 row;"),
         ("limit=0", "limit=0: must be a whole number"),
         (
             "max_drop=0.1",
@@ -421,6 +421,12 @@ def test_a_quick_look(words):
         ),
         ("split=tset", "there is no split 'tset'"),
         ("seed=-1", "seed=-1"),
+        ("coverage.resplits=5 & coverage.splits=[]", "coverage.splits=[]: must be a list, of one at least"),
+        ("coverage.resplits=5 & coverage.splits=test", "coverage.splits=test: must be a list"),
+        ("coverage.resplits=5 & coverage.splits=[validation,tset]", "there is no split 'tset'"),
+        ("coverage.resplits=5 & coverage.checks=[]", "coverage.checks=[]: must be a list"),
+        ("coverage.resplits=5 & coverage.checks=[{risk:disagreement,max_drops:[0.1]}]", "coverage.checks[0]="),
+        ("coverage.resplits=5 & coverage.checks=[{max_drops:[0.1]}]", "write {risk: {_target_:"),
     ],
 )
 def test_mistakes_are_one_line_before_any_model_loads(words, override, message, monkeypatch):
@@ -428,7 +434,7 @@ def test_mistakes_are_one_line_before_any_model_loads(words, override, message, 
 
     monkeypatch.setattr(pipelines.models.loading, "load", lambda *a, **k: pytest.fail("a model was loaded"))
     with pytest.raises(UserError) as error:
-        calibrated(*words, override)
+        calibrated(*words, *override.split(" & "))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
