@@ -41,6 +41,8 @@ def _why_not(model: PreTrainedModel) -> str | None:
         return "measured on the CPU only"
     if model.dtype != torch.float32:
         return f"measured in float32 and int8, not in {model.dtype}"
+    if model.config.model_type not in ("t5", "mt5"):
+        return f"converted here for T5 and mT5, not for {model.config.model_type}"
     if importlib.util.find_spec("ctranslate2") is None:
         return "not installed; pip install .[bench]"
     return None
@@ -96,7 +98,7 @@ class CTranslate2Greedy:
             decoding={
                 "beam_size": 1,
                 "max_decoding_length": max_new_tokens,
-                "min_decoding_length": 1 if self._eos else max_new_tokens,
+                "min_decoding_length": 0 if self._eos else max_new_tokens,
                 "end_token": [str(token) for token in self._eos] if self._eos else None,
                 "return_end_token": True,
             },
@@ -113,6 +115,9 @@ class CTranslate2Greedy:
             line = answering.readline()
         except BrokenPipeError:
             line = ""
+        except BaseException:
+            self._child.kill()  # or its answer would be taken for that to the next question
+            raise
         if not line:
             raise UserError(
                 f"{self.name}: its process ended with code {self._child.wait()}, as told above; mend that, or leave it "

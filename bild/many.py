@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bild import checks
-from bild.api import Call, begin, resolve
+from bild.api import Call, begin, models_in_use, resolve
 from bild.decode import Decoder
 from bild.engine import parts_rows
 from bild.engine.runner import Runner
@@ -60,14 +60,17 @@ def generate_many(
     settings need whole batches), of a later one when its turn comes, once what is under way has been finished and
     yielded.
     """
-    _check_arguments(inputs, batch_size, generator)
+    _check_arguments(inputs, batch_size, generator, keywords)
     checks.check_models(large, small, policy)
     pending = enumerate(inputs)
     first = list(islice(pending, batch_size))
     if not first:
         return
-    device = next(model.device for model in (large, small) if isinstance(model, PreTrainedModel))
+    device = next(iter(models_in_use(large, small, policy).values())).device
     sources = _collated(first, device)
+    prompt = keywords.get("decoder_input_ids")
+    if isinstance(prompt, Tensor) and prompt.dim() == 2 and len(prompt) == 1:
+        keywords["decoder_input_ids"] = prompt.expand(len(first), -1)
     call = resolve(large, small, policy=policy, **sources, **keywords)
     _check_restartable(call)
     for index, source in first:
@@ -102,8 +105,15 @@ def generate_many(
         raise failure
 
 
-def _check_arguments(inputs: object, batch_size: object, generator: object) -> None:
+def _check_arguments(inputs: object, batch_size: object, generator: object, keywords: Mapping[str, Any]) -> None:
     """Raise ValueError on what can be told without a model."""
+    foreign = sorted({"input_ids", "attention_mask", "streamer"} & keywords.keys())
+    if foreign:
+        raise ValueError(f"{foreign[0]} is not for generate_many, whose inputs are one source each; use generate")
+    if not isinstance(inputs, Iterable):
+        raise ValueError(
+            f"inputs is a {type(inputs).__name__}; pass one source after the other, such as a list of them"
+        )
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be a whole number >= 1")
     if not (generator is None or isinstance(generator, torch.Generator) or callable(generator)):
@@ -193,6 +203,7 @@ def _joined(others: Sequence[Mapping[str, Tensor]], numbered: Sequence[Numbered]
     if len(others) < len(numbered) or any(one.keys() != others[0].keys() for one in others):
         raise ValueError("the inputs are of different kinds; give all of them as token ids, or all with the same names")
     for (index, _), one in zip(numbered, others, strict=True):
+        _check_tensors(one, index)
         for name, value in one.items():
             if value.shape[:1] != (1,) or value.shape != others[0][name].shape:
                 raise ValueError(
@@ -204,20 +215,47 @@ def _joined(others: Sequence[Mapping[str, Tensor]], numbered: Sequence[Numbered]
 def _ids(source: Source, index: int) -> Tensor:
     """(S,) token ids of one source."""
     checks.check_no_text(f"input {index}", source)
-    ids = torch.as_tensor(source["input_ids"] if isinstance(source, Mapping) else source)
-    if isinstance(source, Mapping):
-        if ids.dim() != 2 or len(ids) != 1 or not source.keys() <= {"input_ids", "attention_mask"}:
-            raise ValueError(
-                f"input {index} must hold input_ids (1, S) and attention_mask (1, S) of one source, nothing else: got "
-                f"{ {name: tuple(value.shape) for name, value in source.items()} }"
-            )
-        mask = source.get("attention_mask")
-        ids = ids[0] if mask is None else ids[0][mask[0].bool()]
-    if ids.dim() != 1 or len(ids) == 0 or ids.is_floating_point():
+    ids = _unmasked(source, index) if isinstance(source, Mapping) else _as_tensor(source, index)
+    no_ids = ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool
+    if ids.dim() != 1 or len(ids) == 0 or no_ids:
         raise ValueError(
             f"input {index} must be the token ids of one source, at least one: got {ids.dtype} {tuple(ids.shape)}"
         )
     return ids
+
+
+def _as_tensor(source: Any, index: int) -> Tensor:
+    try:
+        return torch.as_tensor(source)
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"input {index} must be the token ids of one source: got a {type(source).__name__}") from error
+
+
+def _unmasked(source: Mapping[str, Tensor], index: int) -> Tensor:
+    """(S,) token ids of a mapping, without the padding behind them."""
+    _check_tensors(source, index)
+    ids, mask = source["input_ids"], source.get("attention_mask")
+    shapes = {name: tuple(value.shape) for name, value in source.items()}
+    if len(ids) != 1 or len(set(shapes.values())) > 1 or not source.keys() <= {"input_ids", "attention_mask"}:
+        raise ValueError(
+            f"input {index} must hold input_ids (1, S) and attention_mask (1, S) of one source, nothing else: got "
+            f"{shapes}"
+        )
+    if mask is None:
+        return ids[0]
+    if bool((mask[0, 1:].bool() & ~mask[0, :-1].bool()).any()):
+        raise ValueError(
+            f"input {index}: attention_mask leaves out more than the end; use generate, or drop the padding"
+        )
+    return ids[0][mask[0].bool()]
+
+
+def _check_tensors(source: Mapping[str, Any], index: int) -> None:
+    for name, value in source.items():
+        if not isinstance(value, Tensor) or value.dim() == 0:
+            raise ValueError(
+                f'input {index}: {name} is a {type(value).__name__}; pass tensors: tokenizer(text, return_tensors="pt")'
+            )
 
 
 def _check_unpadded(index: int, source: Source, pad_token_id: int | None) -> None:

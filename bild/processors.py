@@ -61,7 +61,9 @@ def from_config(
         )
     add(config.bad_words_ids, None, lambda v: lp.NoBadWordsLogitsProcessor(v, eos))
     if eos:
-        add(config.min_length, 0, lambda v: lp.MinLengthLogitsProcessor(v, eos, device=device))
+        # The other one replaces it, as in transformers.
+        min_length = config.min_length if config.min_new_tokens is None else None
+        add(min_length, 0, lambda v: lp.MinLengthLogitsProcessor(v, eos, device=device))
         add(
             config.min_new_tokens,
             0,

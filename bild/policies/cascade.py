@@ -109,6 +109,6 @@ def confidence_of_texts(draft: Draft, quantile: float | None) -> Tensor:
     if quantile is None:
         return torch.where(is_drafted(draft), log_probs, 0).sum(-1) / draft.n_drafted
     ordered = torch.where(is_drafted(draft), log_probs, torch.inf).sort(dim=-1).values
-    place = quantile * (draft.n_drafted - 1).clamp(min=0)
+    place = quantile * (draft.n_drafted - 1).clamp(min=0).to(log_probs.dtype)
     below, above = place.floor().long(), place.ceil().long()
     return torch.lerp(at(ordered, below), at(ordered, above), place - below)

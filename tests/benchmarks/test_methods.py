@@ -5,6 +5,7 @@ import time
 
 import pytest
 import torch
+from transformers import BartConfig, BartForConditionalGeneration
 
 import bild
 from benchmarks import peer_ctranslate2
@@ -13,7 +14,7 @@ from benchmarks.methods import pad, upto_eos, written
 from benchmarks.own import BildMethod
 from benchmarks.peer_transformers import TransformersAssisted, TransformersGenerate
 from bild.engine import make_runner
-from tests.bild.models import PAD, tiny_t5
+from tests.bild.models import PAD, sources, tiny_t5
 
 TOKENS = 20
 ONE_BY_ONE = ("assisted", "lookup")  # transformers takes no batches here
@@ -208,8 +209,28 @@ def test_time_outside_the_runners(large, small, batch, monkeypatch) -> None:
     assert slow > 0.6
 
 
+def test_ctranslate2_may_end_at_once_as_the_model_does() -> None:
+    model = tiny_t5(3, tied=True, dtype=torch.float32, eos=5)
+    (method,), _ = peer_ctranslate2.contestants(model, ["ctranslate2"])
+    batch = sources(2, [5, 2, 6, 1])
+    expected = TransformersGenerate("", model).decode(batch, 6).tokens
+    assert method.decode(batch, 6).tokens == expected
+    assert [5] in expected
+
+
 def test_ctranslate2_is_left_out_by_name(large, monkeypatch) -> None:
     both = ["ctranslate2", "ctranslate2+int8"]
+    bart = BartForConditionalGeneration(
+        BartConfig(
+            vocab_size=24,
+            d_model=8,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=1,
+            decoder_attention_heads=1,
+        )
+    )
+    assert "for T5 and mT5, not for bart" in peer_ctranslate2.contestants(bart, both)[1][0]["reason"]
     assert peer_ctranslate2.contestants(large, []) == ([], [])
     methods, skipped = peer_ctranslate2.contestants(trained(0).bfloat16(), both)
     assert methods == []

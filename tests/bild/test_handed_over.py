@@ -13,7 +13,7 @@ from bild.sampling import Sampler
 from bild.types import Draft, Steps
 from tests.bild.fakes import counting, hashed, reasons, run
 from tests.bild.laws import LARGE, SAMPLERS, SMALL, law_of_one_model, p_value, plain, samples_of, tempered
-from tests.bild.models import assert_a_batch_is_its_rows
+from tests.bild.models import assert_a_batch_is_its_rows, pair, sources
 
 SAMPLED = Sampler(do_sample=True)
 LARGES = [hashed(seed, 7) for seed in range(16)]
@@ -215,3 +215,20 @@ def test_batch_is_row_by_row(policy, engine):
 def test_ranges(policy, arguments, message):
     with pytest.raises(ValueError, match=message):
         policy(**arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_quantile_does_not_follow_the_default_dtype(dtype):
+    large, small = pair(3)
+    ids, mask = sources(3, [6, 1, 4])
+
+    def write():
+        policy = bild.SequenceCascade(threshold=-1.0, quantile=0.3)
+        return bild.generate(large, small, ids, attention_mask=mask, policy=policy, max_new_tokens=8).sequences
+
+    expected = write()
+    try:
+        torch.set_default_dtype(dtype)
+        assert write().equal(expected)
+    finally:
+        torch.set_default_dtype(torch.float32)

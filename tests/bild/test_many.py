@@ -1,5 +1,6 @@
 """Continuous batches: every text is the one that it would be alone, whatever stands beside it and whenever it came."""
 
+import copy
 import itertools
 
 import pytest
@@ -352,3 +353,56 @@ def test_where_rows_cannot_run_together_batches_follow_one_another():
     )
     assert [index for index, _ in outs] == list(range(6))
     assert [len(one["decoder_input_ids"]) for one in shown] == [3] * 16
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"input_ids": [[2, 3]], "attention_mask": [[1, 1]]}, "input_ids is a list; pass tensors: tokenizer"),
+        ({"input_ids": torch.tensor([[2, 3]]), "attention_mask": torch.tensor([[1]])}, "must hold input_ids"),
+        ({"input_ids": torch.tensor([[2, 3, 4]]), "attention_mask": torch.tensor([[1, 0, 1]])}, "leaves out more than"),
+        (
+            {"input_ids": torch.tensor([[2, 3]]), "attention_mask": torch.tensor([[0, 1]])},
+            "leaves out more than the end",
+        ),
+        ([True, True], "must be the token ids of one source"),
+        (torch.tensor([2 + 1j, 3]), "must be the token ids of one source"),
+        (None, "got a NoneType"),
+        ([[2], [3, 4]], "got a list"),
+        ([2**70], "got a list"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("place", [0, 3])
+def test_what_is_no_source_is_named_with_its_number(wrong, message, place):
+    outs = bild.generate_many(*pair(3), [*rows(3)[:place], wrong], policy=POLICIES[0], batch_size=2, max_new_tokens=4)
+    with pytest.raises(ValueError, match=rf"input {place}.*{message}"):
+        list(outs)
+
+
+def test_what_is_of_one_call_is_not_for_many():
+    for name in ("input_ids", "attention_mask", "streamer"):
+        with pytest.raises(ValueError, match=f"{name} is not for generate_many"):
+            next(bild.generate_many(*pair(3), rows(3), policy=POLICIES[0], **{name: torch.ones(1, 2)}))
+    with pytest.raises(ValueError, match="inputs is a int; pass one source after the other"):
+        next(bild.generate_many(*pair(3), 5, policy=POLICIES[0]))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 9])
+def test_one_prompt_is_for_all(batch_size):
+    prompt = torch.tensor([[0, 5]])
+    outs = bild.generate_many(
+        *pair(3), rows(3), policy=POLICIES[0], batch_size=batch_size, max_new_tokens=8, decoder_input_ids=prompt
+    )
+    for (_, out), row in zip(outs, rows(3), strict=True):
+        expected = bild.generate(
+            *pair(3), torch.tensor([row]), policy=POLICIES[0], max_new_tokens=8, decoder_input_ids=prompt
+        )
+        assert out.sequences.equal(expected.sequences)
+
+
+def test_a_model_that_takes_no_part_may_be_elsewhere():
+    large, small = pair(3)
+    elsewhere = copy.deepcopy(large).to("meta")
+    (one,) = bild.generate_many(elsewhere, small, rows(3)[:1], policy=bild.SmallOnly(), max_new_tokens=12)
+    assert one[1].sequences.equal(alone(rows(3)[0], bild.SmallOnly()).sequences)

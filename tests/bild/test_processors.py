@@ -150,3 +150,15 @@ def test_stopping_criteria_end_rows_as_in_transformers():
         assert ours(policy, large, small, ids, mask, {}, stopping_criteria=[AfterTwo()]) == expected
     expected = theirs(small, ids, mask, {}, stopping_criteria=StoppingCriteriaList([AfterTwo()]))
     assert ours(bild.SmallOnly(), large, small, ids, mask, {}, stopping_criteria=[AfterTwo()]) == expected
+
+
+def test_min_new_tokens_replaces_min_length_as_in_transformers():
+    large, small = pair(26)
+    ids, mask = sources(26, [6, 6])
+    config = GenerationConfig(min_length=11, min_new_tokens=2, max_new_tokens=13, do_sample=False)
+    expected = large.generate(ids, attention_mask=mask, generation_config=config)
+    out = bild.generate(
+        large, small, ids, attention_mask=mask, policy=bild.LargeOnly(), generation_config=config
+    ).sequences
+    assert out.tolist() == expected.tolist()
+    assert bool((out == EOS).any())
