@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,17 +29,29 @@ def provenance(config: dict[str, Any], bandwidth: float, module: str = "benchmar
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
         "git": git(),
-        "versions": {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
+        "versions": versions(PACKAGES),
         "machine": {
-            "system": f"{platform.system()} {platform.machine()}",
-            "processor": processor(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
+            **machine(None if config["device"] == "cpu" else torch.cuda.get_device_name(config["device"])),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "bandwidth_gb_per_s": bandwidth / 1e9,
-            "accelerator": torch.cuda.get_device_name(config["device"]) if config["device"] != "cpu" else None,
         },
         "config": config,
+    }
+
+
+def versions(packages: Sequence[str]) -> dict[str, str | None]:
+    """Of Python and of these packages."""
+    return {"python": platform.python_version(), **{name: package_version(name) for name in packages}}
+
+
+def machine(accelerator: str | None) -> dict[str, Any]:
+    """Processor, cores and threads that torch uses, and the accelerator, as it is called."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "accelerator": accelerator,
     }
 
 
@@ -89,7 +101,7 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def processor() -> str:
+def _processor() -> str:
     """The processor's name; Linux tells it only in a file."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

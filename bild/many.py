@@ -110,10 +110,6 @@ def _check_arguments(inputs: object, batch_size: object, generator: object, keyw
     foreign = sorted({"input_ids", "attention_mask", "streamer"} & keywords.keys())
     if foreign:
         raise ValueError(f"{foreign[0]} is not for generate_many, whose inputs are one source each; use generate")
-    if not isinstance(inputs, Iterable):
-        raise ValueError(
-            f"inputs is a {type(inputs).__name__}; pass one source after the other, such as a list of them"
-        )
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be a whole number >= 1")
     if not (generator is None or isinstance(generator, torch.Generator) or callable(generator)):
@@ -121,7 +117,7 @@ def _check_arguments(inputs: object, batch_size: object, generator: object, keyw
             "generator must be one generator, which seeds every input, or a function from an input's number to its "
             f"own: got a {type(generator).__name__}"
         )
-    if isinstance(inputs, (str, Mapping)):
+    if isinstance(inputs, (str, Mapping)) or not isinstance(inputs, Iterable):
         raise ValueError(
             f'inputs is a {type(inputs).__name__}; pass one source after the other: tokenizer(texts)["input_ids"]'
         )

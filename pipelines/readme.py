@@ -99,8 +99,7 @@ def comparison_table(content: dict[str, Any]) -> str:
     text = ""
     for panel in content["panels"]:
         columns = tables.system_columns(content["task"]["metric"], panel)
-        large = next(entry for entry in panel["methods"] if entry["method"] == "large")
-        title = f"{tables.heading(panel)}; large alone {large['quality']['score']:.2f}"
+        title = f"{tables.heading(panel)}; large alone {tables.large_score(panel):.2f}"
         columns[0] = replace(columns[0], title=title)
         text += _table(columns, tables.system_rows(panel)) + "\n"
     return f"{text}{_provenance({**content, 'run': content['panels'][0]['run']})}\n"

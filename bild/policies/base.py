@@ -21,7 +21,7 @@ class Policy(ABC):
     @property
     def uses_small(self) -> bool:
         """The small model takes part."""
-        return True
+        return self.max_draft != 0
 
     @property
     def uses_large(self) -> bool:

@@ -48,10 +48,6 @@ class BigLittle(AdaptiveDrafts):
             raise ValueError("rule='authors' drafts as its authors' loop does; use rule='paper' with adaptive=True")
 
     @property
-    def uses_small(self) -> bool:
-        return self.max_draft > 0
-
-    @property
     def max_draft(self) -> int:
         return 0 if self.fallback > 1 else self.draft_length
 

@@ -37,10 +37,6 @@ class TokenCascade(Policy):
         check_draft_length(self.draft_length)
 
     @property
-    def uses_small(self) -> bool:
-        return self.max_draft > 0
-
-    @property
     def max_draft(self) -> int:
         return 0 if self.alpha < 0 else self.draft_length
 

@@ -15,7 +15,6 @@ from bild.types import Draft, Review, Scores, Verdict
 class LargeOnly(Policy):
     """The large model writes every token."""
 
-    uses_small = False
     max_draft = 0
 
     def verify(self, draft: Draft, large: Scores, uniforms: Tensor | None) -> Verdict:

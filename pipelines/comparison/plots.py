@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.comparison.systems import spoken
-from pipelines.comparison.tables import BASELINES, equal_in_law, heading, systems
+from pipelines.comparison.tables import BASELINES, equal_in_law, heading, large_score, systems
 from pipelines.decoding.scoring import HEADLINE
 from pipelines.evaluation.plots import INK, empty_figures, svg_text
 from pipelines.evaluation.table import METRIC_TITLES
@@ -62,7 +62,7 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 def _draw(axes: Axes, panel: dict[str, Any], names: Sequence[str]) -> None:
     """``names``: of all systems of the picture; its place there is a system's colour, marker and line."""
-    large = next(entry["quality"]["score"] for entry in panel["methods"] if entry["method"] == "large")
+    large = large_score(panel)
     alone = [entry for entry in panel["methods"] if entry["method"] in BASELINES]
     told = [(_point(entry, large, panel), entry["label"]) for entry in alone]
     for same, members in systems(panel).items():

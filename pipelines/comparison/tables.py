@@ -100,6 +100,11 @@ def heading(panel: dict[str, Any]) -> str:
     return "greedy" if panel["temperature"] == 0 else f"sampled at temperature {panel['temperature']:g}"
 
 
+def large_score(panel: dict[str, Any]) -> float:
+    """The score of the large model alone."""
+    return next(entry["quality"]["score"] for entry in panel["methods"] if entry["method"] == "large")
+
+
 def equal_in_law(entry: dict[str, Any], panel: dict[str, Any]) -> bool:
     """Its texts are drawn as the large model's are, by construction: what their scores differ in is luck. Older results
     do not tell."""

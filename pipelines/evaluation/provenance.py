@@ -5,8 +5,6 @@ Knows the process it runs in; knows nothing about what was measured.
 
 from __future__ import annotations
 
-import os
-import platform
 import shlex
 import sys
 from datetime import UTC, datetime
@@ -16,7 +14,8 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from benchmarks.machine import git, package_version, processor
+import benchmarks.machine
+from benchmarks.machine import git, versions
 from pipelines.files import finite
 
 PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "sacrebleu", "rouge_score", "numpy")
@@ -31,7 +30,7 @@ def collect(config: DictConfig) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command(),
         "git": git(),
-        "versions": {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
+        "versions": versions(PACKAGES),
         "machine": machine(),
         "config": resolved(config),
     }
@@ -51,10 +50,4 @@ def command() -> str:
 
 def machine() -> dict[str, Any]:
     """Processor, cores and threads that torch uses, accelerator."""
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
+    return benchmarks.machine.machine(torch.cuda.get_device_name() if torch.cuda.is_available() else None)

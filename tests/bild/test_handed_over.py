@@ -13,7 +13,7 @@ from bild.sampling import Sampler
 from bild.types import Draft, Steps
 from tests.bild.fakes import counting, hashed, reasons, run
 from tests.bild.laws import LARGE, SAMPLERS, SMALL, law_of_one_model, p_value, plain, samples_of, tempered
-from tests.bild.models import assert_a_batch_is_its_rows, pair, sources
+from tests.bild.models import assert_a_batch_is_its_rows, default_dtype, pair, sources
 
 SAMPLED = Sampler(do_sample=True)
 LARGES = [hashed(seed, 7) for seed in range(16)]
@@ -227,8 +227,5 @@ def test_a_quantile_does_not_follow_the_default_dtype(dtype):
         return bild.generate(large, small, ids, attention_mask=mask, policy=policy, max_new_tokens=8).sequences
 
     expected = write()
-    try:
-        torch.set_default_dtype(dtype)
+    with default_dtype(dtype):
         assert write().equal(expected)
-    finally:
-        torch.set_default_dtype(torch.float32)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from bild.engine import linear
 from bild.engine.linear import ExactInt8Linear, Int8Linear, PackedLinear, PlainLinear, make_linear
+from tests.bild.models import default_dtype
 
 SHAPES = [(64, 24), (7, 5), (1, 1), (300, 1000), (2000, 64)]
 
@@ -118,11 +119,8 @@ def test_bfloat16_is_packed_only_where_the_processor_reads_it(monkeypatch):
     assert linear._packs_bfloat16() is torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def test_rounding_does_not_follow_the_default_dtype(monkeypatch):
+def test_rounding_does_not_follow_the_default_dtype():
     weight, x = weights((64, 24)), rows(9, 24)
     expected = Int8Linear(weight)(x)
-    try:
-        torch.set_default_dtype(torch.bfloat16)
+    with default_dtype(torch.bfloat16):
         assert Int8Linear(weight)(x).equal(expected)
-    finally:
-        torch.set_default_dtype(torch.float32)

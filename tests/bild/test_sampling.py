@@ -12,6 +12,7 @@ from transformers.generation import logits_process as lp
 
 from bild.sampling import RowStreams, Sampler, inverse_cdf
 from bild.types import Scores
+from tests.bild.models import default_dtype
 
 # Subnormals may or may not be flushed to zero, by thread and library.
 LOGITS = st.lists(st.floats(-8, 8, allow_subnormal=False), min_size=1, max_size=9)
@@ -198,9 +199,6 @@ def test_random_numbers_do_not_follow_the_default_dtype():
         return RowStreams.of(torch.Generator().manual_seed(0), 2, torch.device("cpu")).draw(5, [True, False])
 
     expected = draw()
-    try:
-        torch.set_default_dtype(torch.bfloat16)
+    with default_dtype(torch.bfloat16):
         assert draw().dtype == torch.float32
         assert draw().equal(expected)
-    finally:
-        torch.set_default_dtype(torch.float32)
